@@ -1,0 +1,349 @@
+"""The GigaChat connector: the functions that `proxy/connector.py` describes, for one account made from the settings.
+
+Rule 1: what the caller gives reaches the API and what the API says reaches the caller, unknown fields included.
+Rule 2: a call that is refused for its token is sent once more with a fresh one; the pace counts both.
+Rule 3: nothing here is global but the default account; `Account` has the same functions for any other.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import cache
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from proxy import settings
+from proxy.clock import Clock
+from proxy.connector import Data
+from proxy.credentials import credential_of
+from proxy.errors import BadRequest, UpstreamError
+from proxy.once import Once
+from proxy.rules import Rule, WrongValue, check
+from proxy.settings import Settings
+from proxy.sse import Decoder
+from proxy.tls import Tls
+from proxy.upstream import Upstream, decoded, raise_for_status
+
+logger = logging.getLogger(__name__)
+
+DIALECT: Final = "gigachat"
+# The API's edge may refuse a call without a name.
+USER_AGENT: Final = "gigachat-proxy"
+PLAIN: Final = {"Accept": "application/json"}
+JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
+EVENTS: Final = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Content-Type": "application/json"}
+
+#: Seconds for which the list of models is remembered, for which a failure to get it is, and which getting it may take.
+MODELS_MEMORY: Final = 600.0
+MODELS_PAUSE: Final = 5.0
+MODELS_TIMEOUT: Final = 10.0
+#: Seconds that the end of a stream may come after its `[DONE]`.
+END_TIMEOUT: Final = 0.5
+# What api.giga.chat listed in September 2026: shown while the API cannot be asked.
+KNOWN_MODELS: Final = (
+    "GigaChat-2",
+    "GigaChat-2-Pro",
+    "GigaChat-2-Max",
+    "GigaChat-3-Lightning",
+    "GigaChat-3-Pro",
+    "GigaChat-3-Ultra",
+    "Embeddings",
+    "Embeddings-2",
+    "EmbeddingsGigaR",
+    "GigaEmbeddings-3B-2025-09",
+)
+
+
+# ---- The contract ----
+
+
+def validate_data(data: Data) -> bool:
+    """True. Raises ValueError for what is missing or out of range, TypeError for a wrong type, both with `param`."""
+    check(data, DATA)
+    for number, message in enumerate(data["messages"]):
+        check_content(message, f"messages[{number}]")
+    return True
+
+
+async def request_api(data: Data) -> dict[str, Any]:
+    """The API's answer to a chat. Raises UpstreamError."""
+    return await default_account().request_api(data)
+
+
+def stream_api(data: Data) -> AsyncGenerator[bytes, None]:
+    """The chunks of a streamed answer, each its JSON as the API wrote it. Raises UpstreamError."""
+    return default_account().stream_api(data)
+
+
+async def get_info() -> dict[str, Any]:
+    """The default model, and the models that the API offers."""
+    return await default_account().get_info()
+
+
+async def list_models() -> dict[str, Any]:
+    """The API's answer to GET /models, at most ten minutes old. Raises UpstreamError."""
+    return await default_account().list_models()
+
+
+def startup() -> None:
+    """Check the settings; asks nobody. Raises CredentialMissing, or SettingsError for one that is of no use."""
+    default_account().startup()
+
+
+async def shutdown() -> None:
+    if default_account.cache_info().currsize:
+        account = default_account()
+        default_account.cache_clear()
+        await account.shutdown()
+
+
+@cache
+def default_account() -> "Account":
+    """The account that the settings describe, made at the first call."""
+    return Account(settings.current())
+
+
+# ---- An account ----
+
+
+class Account:
+    """One GigaChat account: its address, its credential, its defaults. It has the functions of a connector.
+
+    Args:
+        upstream: the HTTP client, if accounts share one; whoever made it closes it.
+
+    Raises:
+        CredentialMissing: the settings name no credential.
+        SettingsError: they name one that cannot be right.
+    """
+
+    DIALECT = DIALECT
+    validate_data = staticmethod(validate_data)
+
+    def __init__(self, chosen: Settings, upstream: Upstream | None = None, clock: Clock | None = None) -> None:
+        self._chosen = chosen
+        self._tls = Tls(chosen)
+        self._owns_upstream = upstream is None
+        self._upstream = upstream or Upstream(tls=self._tls, headers={"User-Agent": USER_AGENT})
+        clock = clock or Clock()
+        self._credential = credential_of(chosen, self._upstream, clock)
+        self._models = Once(self._ask_models, clock=clock, memory=_models_memory)
+
+    def __repr__(self) -> str:
+        return f"<Account: {self._credential!r}>"
+
+    def startup(self) -> None:
+        self._tls.check()
+        if not self._chosen.gigachat_verify_ssl_certs:
+            logger.warning(
+                "GIGACHAT_VERIFY_SSL_CERTS=false: the API's certificate is not verified, so anybody on the way can "
+                "read the key and the answers. Name your own authority in GIGACHAT_CA_BUNDLE_FILE instead",
+                extra={"action": "tls_unverified"},
+            )
+
+    async def shutdown(self) -> None:
+        await self._models.close()
+        await self._credential.tokens.close()
+        if self._owns_upstream:
+            await self._upstream.close()
+
+    async def request_api(self, data: Data) -> dict[str, Any]:
+        body = self._body(data)
+        if body.get("stream"):
+            body["stream"] = False
+        async with self._open("POST", "/chat/completions", JSON, encoded(body)) as response:
+            return decoded(await response.read())
+
+    async def stream_api(self, data: Data) -> AsyncGenerator[bytes, None]:
+        body = self._body(data) | {"stream": True}
+        async with (
+            self._open("POST", "/chat/completions", EVENTS, encoded(body)) as response,
+            aclosing(chunks_of(response)) as chunks,
+        ):
+            async for chunk in chunks:
+                yield chunk
+
+    async def list_models(self) -> dict[str, Any]:
+        return await self._models()
+
+    async def get_info(self) -> dict[str, Any]:
+        try:
+            models = [model["id"] for model in (await self.list_models())["data"]]
+        except UpstreamError as error:
+            logger.warning("the API's models cannot be listed: %s", error, extra={"action": "models_failed"})
+            models = list(KNOWN_MODELS)
+        return {"default-model": self._chosen.gigachat_model, "avail-models": models}
+
+    def _body(self, data: Data) -> dict[str, Any]:
+        """The API's body: everything the caller gave, and the defaults for what it did not."""
+        body: dict[str, Any] = {**(data.get("generate_parameters") or {}), "messages": data["messages"]}
+        if body.get("model") is None and not brings_own_model(body):
+            body["model"] = self._chosen.gigachat_model
+        if body.get("profanity_check") is None and self._chosen.gigachat_profanity_check is not None:
+            body["profanity_check"] = self._chosen.gigachat_profanity_check
+        return body
+
+    @asynccontextmanager
+    async def _open(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The API's 200 to an authorized call, its body unread. Raises UpstreamError."""
+        url = URL(self._chosen.gigachat_base + path)
+        for is_last in (False, True):
+            token = await self._credential.tokens.get()
+            async with self._upstream.open(method, url, headers={**headers, **token.headers}, body=body) as response:
+                try:
+                    await raise_for_status(response)
+                except UpstreamError as error:
+                    if error.upstream_status != 401:
+                        raise
+                    if is_last or not self._credential.tokens.give_up(token):
+                        raise self._credential.refused(error) from error
+                    continue
+                yield response
+                return
+
+    async def _ask_models(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(MODELS_TIMEOUT), self._open("GET", "/models", PLAIN) as response:
+                answer = decoded(await response.read())
+        except TimeoutError:
+            raise UpstreamError(None, message=f"the upstream named no models in {MODELS_TIMEOUT:g} s") from None
+        models = answer.get("data")
+        if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+            raise UpstreamError(None, message="the upstream's list of models is not one")
+        return answer
+
+
+def _models_memory(error: BaseException | None) -> float:
+    return MODELS_MEMORY if error is None else MODELS_PAUSE
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"the request cannot be written as JSON: {error}") from None
+
+
+def brings_own_model(body: dict[str, Any]) -> bool:
+    """An assistant or a thread has its model; the API refuses another one."""
+    storage = body.get("storage")
+    return isinstance(storage, dict) and bool(storage.get("assistant_id") or storage.get("thread_id"))
+
+
+async def chunks_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """The JSON of each event up to `[DONE]`. Raises UpstreamError if it is not JSON, or if `[DONE]` does not come."""
+    if response.content_type != "text/event-stream":
+        raise UpstreamError(None, await response.read(), message="the upstream did not answer with a stream")
+    decoder = Decoder()
+    async for piece in response.content.iter_any():
+        for event in decoder.feed(piece):
+            if event.data == b"[DONE]":
+                await ended(response)
+                return
+            decoded(event.data)
+            yield event.data
+    raise UpstreamError(None, message="the upstream ended its stream before [DONE]")
+
+
+async def ended(response: aiohttp.ClientResponse) -> None:
+    """Read to the end: the API has not finished the call before, and its connection can then be used again."""
+    # Whatever goes wrong now, the answer is complete.
+    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+        async with asyncio.timeout(END_TIMEOUT):
+            while await response.content.readany():
+                pass
+
+
+# ---- What a chat may look like: facts of the API, section 1.3 ----
+
+ROLES: Final = ("system", "user", "assistant", "function", "search_result", "function_in_progress")
+EFFORTS: Final = ("low", "medium", "high")
+FUNCTION_NAME: Final = re.compile(r"[A-Za-z_.\-][A-Za-z0-9_.\-]*")
+NUMBER: Final = (int, float)
+INFINITY: Final = float("inf")
+
+ANYTHING: Final = Rule("an object", (dict,))
+TEXT: Final = Rule("a string", (str,))
+SWITCH: Final = Rule("true or false", (bool,))
+FILE_ID: Final = Rule("the id of an uploaded file, a string", (str,), is_required=True)
+NAMED_FUNCTION: Final = Rule(
+    "a name of Latin letters, digits (not first), _ - and .",
+    (str,),
+    lambda name: FUNCTION_NAME.fullmatch(name) is not None,
+    is_required=True,
+)
+
+MESSAGE: Final = Rule(
+    'an object such as {"role": "user", "content": "..."}',
+    (dict,),
+    is_required=True,
+    fields={
+        "role": Rule(f"one of {', '.join(ROLES)}", (str,), lambda role: role in ROLES, is_required=True),
+        "content": TEXT,
+        "attachments": Rule("a list of ids of uploaded files", (list,), items=FILE_ID),
+        "function_call": Rule('an object such as {"name": "...", "arguments": {...}}', (dict,)),
+        "functions_state_id": TEXT,
+        "name": TEXT,
+    },
+)
+PARAMETERS: Final = Rule(
+    "an object",
+    (dict,),
+    fields={
+        "model": Rule("the name of a model, not empty", (str,), lambda name: bool(name.strip())),
+        "temperature": Rule("a number above 0 (0.001 is as good as 0)", NUMBER, lambda value: 0 < value < INFINITY),
+        "top_p": Rule("a number from 0 to 1", NUMBER, lambda value: 0 <= value <= 1),
+        "max_tokens": Rule("a whole number above 0", (int,), lambda value: value > 0),
+        "repetition_penalty": Rule("a number above 0", NUMBER, lambda value: 0 < value < INFINITY),
+        "update_interval": Rule("seconds, a number not below 0", NUMBER, lambda value: 0 <= value < INFINITY),
+        "n": Rule("a whole number above 0", (int,), lambda value: value > 0),
+        "stream": SWITCH,
+        "profanity_check": SWITCH,
+        "function_call": Rule(
+            '"none", "auto" or an object such as {"name": "..."}',
+            (str, dict),
+            lambda value: isinstance(value, dict) or value in ("none", "auto"),
+        ),
+        "functions": Rule(
+            "a list of functions",
+            (list,),
+            items=Rule(
+                'an object such as {"name": "...", "parameters": {...}}',
+                (dict,),
+                is_required=True,
+                fields={"name": NAMED_FUNCTION, "description": TEXT, "parameters": ANYTHING},
+            ),
+        ),
+        "response_format": Rule('an object such as {"type": "json_schema", "schema": {...}}', (dict,)),
+        "reasoning_effort": Rule(f"one of {', '.join(EFFORTS)}", (str,), lambda effort: effort in EFFORTS),
+        "storage": ANYTHING,
+        "function_ranker": ANYTHING,
+        "attachments": Rule("a list of ids of uploaded files", (list,), items=FILE_ID),
+        "flags": Rule("a list", (list,)),
+    },
+)
+DATA: Final = Rule(
+    'an object such as {"messages": [...], "generate_parameters": {...}}',
+    (dict,),
+    is_required=True,
+    fields={
+        "messages": Rule("a list of messages, not empty", (list,), bool, is_required=True, items=MESSAGE),
+        "generate_parameters": PARAMETERS,
+    },
+)
+
+
+def check_content(message: dict[str, Any], path: str) -> None:
+    """Raises WrongValue for a message that says nothing: no content, no function call, no file."""
+    if message.get("content") is None and not message.get("function_call") and not message.get("attachments"):
+        raise WrongValue(
+            f"{path}.content is missing: it must be a string, unless the message has a function_call or attachments",
+            f"{path}.content",
+        )

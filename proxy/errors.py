@@ -1,0 +1,208 @@
+"""Every way in which a request can fail, in one family.
+
+Rule 1: a failure knows its HTTP status, its Retry-After and its remedy; whoever writes the answer asks nobody else.
+Rule 2: foreign exceptions join this family once, at the border (`proxy/upstream.py`, `proxy/connector.py`).
+Rule 3: no text of this family carries a secret, a stack trace or an address of the upstream.
+"""
+
+from collections.abc import Mapping
+
+import orjson
+
+
+class ProxyError(Exception):
+    """A request failed. `status` is the HTTP status, `retry_after` is in seconds (None: no such header)."""
+
+    status = 500
+    #: Machine-readable name of the kind, the same in every dialect and in the journal.
+    code = "internal_error"
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+        self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers that this failure adds to the answer, Retry-After aside."""
+        return {}
+
+
+class BadRequest(ProxyError):
+    """The request is not understood. `param` is the path of the offending field, if one is to blame."""
+
+    status = 400
+    code = "bad_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Unauthorized(ProxyError):
+    """A valid key of this proxy is needed: send it as "Authorization: Bearer <key>" or "X-API-Key: <key>"."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(ProxyError):
+    """There is nothing at this path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(ProxyError):
+    """This path does not take this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Allow": self.allowed}
+
+
+class BodyTooLarge(ProxyError):
+    """The body is larger than MAX_BODY_BYTES."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class LineFull(ProxyError):
+    """The waiting line is full; a place is kept for whoever comes back after Retry-After."""
+
+    status = 429
+    code = "line_full"
+
+
+class WaitTooLong(ProxyError):
+    """The wait in line would outlast the request's deadline; come back after Retry-After."""
+
+    status = 429
+    code = "wait_too_long"
+
+
+class DeadlineExpired(ProxyError):
+    """The request grew older than its deadline before an answer came."""
+
+    status = 504
+    code = "deadline_expired"
+
+
+class Stopping(ProxyError):
+    """The service is stopping; try again shortly."""
+
+    status = 503
+    code = "stopping"
+
+
+class CredentialMissing(Exception):
+    """Raised by a connector's `startup()`: it lacks the credential that it needs. The text names every way out."""
+
+
+class UpstreamError(ProxyError):
+    """The upstream answered with an error, or did not answer at all.
+
+    `upstream_status` is the HTTP status it gave, None if no whole answer came (connection refused or broken,
+    unreadable answer). `body` is what it said, as bytes. `retry_after` is what it asked for, in seconds.
+    """
+
+    code = "upstream_error"
+
+    #: The upstream's own refusals that a caller can act upon; they pass through as they are.
+    PASSED = frozenset({400, 402, 403, 404, 413, 422, 423})
+
+    def __init__(
+        self,
+        status: int | None,
+        body: bytes | str = b"",
+        retry_after: float | None = None,
+        message: str = "",
+    ) -> None:
+        self.upstream_status = status
+        self.body = body.encode() if isinstance(body, str) else body
+        super().__init__(message or self._told(), retry_after=retry_after)
+
+    def _told(self) -> str:
+        """The upstream's own words, if it spoke JSON; never a page of HTML."""
+        if self.upstream_status is None:
+            return "the upstream could not be reached or broke the connection"
+        return upstream_message(self.body) or f"the upstream answered {self.upstream_status}"
+
+    @property
+    def status(self) -> int:  # type: ignore[override]  # the family's constant is a question here
+        if self.upstream_status in self.PASSED:
+            return int(self.upstream_status)
+        return self.upstream_status if self.upstream_status in (503, 504) else 502
+
+    @property
+    def is_throttled(self) -> bool:
+        """The upstream said that it is asked too much: the whole lane waits, no retry is used up."""
+        return self.upstream_status == 429
+
+    @property
+    def is_retryable(self) -> bool:
+        """Another attempt may succeed: 5xx, a broken connection, an unreadable answer."""
+        return self.upstream_status is None or self.upstream_status >= 500
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        # The proxy has spent its own retries: a client library that tries again only wastes the quota.
+        return {"x-should-retry": "false"} if self.status >= 500 else {}
+
+
+class CredentialRefused(UpstreamError):
+    """The upstream refuses the credential of the proxy itself: the operator has to act, a retry cannot help."""
+
+    code = "credential_refused"
+
+    def __init__(self, message: str, *, status: int = 401, body: bytes | str = b"") -> None:
+        super().__init__(status, body, message=message)
+
+    @property
+    def status(self) -> int:  # type: ignore[override]
+        return 502
+
+    @property
+    def is_retryable(self) -> bool:
+        return False
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream was slower than EXP_RESP_TIMEOUT. Not retried: the call may have been billed."""
+
+    code = "upstream_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(None, message=f"the upstream did not answer within {seconds:g} s (EXP_RESP_TIMEOUT)")
+
+    @property
+    def status(self) -> int:  # type: ignore[override]
+        return 504
+
+    @property
+    def is_retryable(self) -> bool:
+        return False
+
+
+def upstream_message(body: bytes) -> str:
+    """The sentence inside an API's error body: GigaChat's `message`, OpenAI's `error.message`; "" if there is none."""
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    if not isinstance(told, dict):
+        return ""
+    error = told.get("error")
+    message = error.get("message") if isinstance(error, dict) else told.get("message") or error
+    return message if isinstance(message, str) else ""

@@ -1,0 +1,79 @@
+"""How long a request will wait: the pace alone, or the calls before it at the latency of late, whichever is more."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from proxy.limits import LimitsState
+
+Number = TypeVar("Number", int, float)
+
+#: How many latencies the mean is taken of.
+LATENCIES = 50
+
+
+class Latencies:
+    """The mean of the last calls, in seconds from send to the end of the answer."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=LATENCIES)
+
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    @property
+    def mean(self) -> float | None:
+        return sum(self._seconds) / len(self._seconds) if self._seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lanewide:
+    """The limits of a lane's accounts together. None stands for "no limit"; times are seconds from now."""
+
+    rpm: float | None
+    concurrency: int | None
+    allowed: int | None
+    in_flight: int
+    next_send: float
+    paused: float
+
+    @classmethod
+    def of(cls, states: Sequence[LimitsState]) -> "Lanewide":
+        return cls(
+            rpm=total([state.rpm for state in states]),
+            concurrency=total([state.concurrency for state in states]),
+            allowed=total([state.allowed for state in states]),
+            in_flight=sum(state.in_flight for state in states),
+            next_send=min(state.next_send for state in states),
+            paused=min(state.paused for state in states),
+        )
+
+    @property
+    def interval(self) -> float:
+        return 60 / self.rpm if self.rpm else 0.0
+
+
+def total(limits: Sequence[Number | None]) -> Number | None:
+    """The sum; no limit at all if one of them is none."""
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if len(known) == len(limits) else None
+
+
+def eta(ahead: int, states: Sequence[LimitsState], latency: float | None, ages: Iterable[float]) -> float:
+    """Seconds until a request with `ahead` others before it is sent.
+
+    Args:
+        latency: mean seconds of a call; None before the first answer.
+        ages: seconds since each call in flight was sent, the oldest first.
+    """
+    lane = Lanewide.of(states)
+    by_pace = lane.next_send + ahead * lane.interval
+    if lane.allowed is None or ahead < lane.allowed - lane.in_flight:
+        return by_pace
+    oldest = next(iter(ages), 0.0)
+    # Before the first answer all that is known is that a call takes at least as long as the oldest one has.
+    latency = oldest if latency is None else latency
+    ahead -= max(0, lane.allowed - lane.in_flight)
+    by_slots = max(0.0, latency - oldest) + ahead / lane.allowed * latency
+    return max(by_pace, by_slots)

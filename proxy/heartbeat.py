@@ -1,0 +1,108 @@
+"""Keeping a waiting client alive: `102 Processing` for clients that are known to skip it.
+
+Rule 1: one timer for the whole process, whatever the number of those who wait.
+Rule 2: a beat is a few bytes straight to the transport, between requests' own writes: it stops before the final status.
+Rule 3: nobody is sent a 102 who might take it for the answer (`requests`, urllib) or whose proxy might (nginx).
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import HttpVersion11, web
+
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+#: Parts of the User-Agent of clients that skip interim responses, each shown by a test.
+SKIPS_102 = ("GigaChat-python-lib", "OpenAI/Python", "python-httpx", "aiohttp/", "curl/")
+#: Headers, and beginnings of headers, that betray a proxy between the client and us.
+BETWEEN = frozenset({"via", "forwarded", "x-real-ip"})
+FORWARDED = "x-forwarded-"
+#: Headers that say how long a body is, and headers that the clients above write before those.
+FRAMING = frozenset({"content-length", "transfer-encoding"})
+BEFORE_FRAMING = frozenset({"user-agent", "accept"})
+
+#: Beats in one go; with more due the loop is let in between, so that ten thousand cannot hold up a send.
+AT_ONCE = 100
+
+
+def takes_102(request: web.Request) -> bool:
+    """Whether interim responses surely do this client good.
+
+    Whoever asks by `X-Heartbeat: 102` vouches for itself and for a proxy between that leaves no trace.
+    """
+    headers = request.headers
+    names = [name.lower() for name in headers]
+    if request.version < HttpVersion11 or any(name in BETWEEN or name.startswith(FORWARDED) for name in names):
+        return False
+    agent = headers.get("User-Agent", "")
+    if any(known in agent for known in SKIPS_102):
+        return headers.get("Connection", "").lower() != "close" and not is_rewritten(names)
+    return headers.get("X-Heartbeat") == "102"
+
+
+def is_rewritten(names: list[str]) -> bool:
+    """Whether these are not the headers of a client that we know as it wrote them.
+
+    nginx can be set up to add no header of its own. But it writes the length of the body before all that it passes
+    on, and the clients that we know write it after.
+    """
+    last = max((place for place, name in enumerate(names) if name in BEFORE_FRAMING), default=-1)
+    return any(name in FRAMING for name in names[:last])
+
+
+class Heartbeat:
+    """Beats for everybody who is `alive`, every `interval` seconds, the first one `interval` after it joined."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        # All have the same interval, so the order of joining and beating is the order of being due.
+        # (A plain dict would grow slow at its front, where it keeps a hole for each that has gone.)
+        self._due: OrderedDict[asyncio.WriteTransport, float] = OrderedDict()
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    @contextmanager
+    def alive(self, transport: asyncio.WriteTransport | None) -> Iterator[None]:
+        """Beat on this transport until the block is left."""
+        if transport is None:
+            yield
+            return
+        self._join(transport)
+        try:
+            yield
+        finally:
+            self._due.pop(transport, None)
+
+    def close(self) -> None:
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _join(self, transport: asyncio.WriteTransport) -> None:
+        loop = asyncio.get_running_loop()
+        self._due[transport] = loop.time() + self._interval
+        if self._timer is None:
+            self._timer = loop.call_at(self._due[transport], self._beat)
+
+    def _beat(self) -> None:
+        """Beat for those who are due, then set the timer to the next one."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for _ in range(AT_ONCE):
+            transport, due = next(iter(self._due.items()), (None, 0.0))
+            if transport is None:
+                return
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._beat)
+                return
+            self._due[transport] = loop.time() + self._interval
+            self._due.move_to_end(transport)
+            # A client that does not even read the last ones, or has gone, gets no more of them.
+            if not transport.is_closing() and not transport.get_write_buffer_size():
+                transport.write(PROCESSING)
+        self._timer = loop.call_soon(self._beat)

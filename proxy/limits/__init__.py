@@ -1,0 +1,98 @@
+"""The promise of every limiter: one account's pace and concurrency, in this process or in many.
+
+A limiter belongs to one account of one upstream. Whoever wants to call takes a permit:
+
+    permit = await limits.acquire(cost)      # a concurrency slot is ours, and the pace slot is near
+    try:
+        await permit.gate()                  # returns at the pace slot itself; the bytes go out now
+        ...
+        permit.settle(usage)                 # what the call really cost
+    finally:
+        permit.release()                     # the concurrency slot goes back; the pace slot too if nothing was sent
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call cost, in the upstream's own tokens. Budgets are settled with it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @classmethod
+    def told_by(cls, chunk: dict[str, Any] | bytes) -> "Usage | None":
+        """What an answer or a chunk of one says of its cost; None if it says nothing."""
+        if isinstance(chunk, bytes):
+            if b'"usage"' not in chunk:
+                return None
+            try:
+                chunk = orjson.loads(chunk)
+            except orjson.JSONDecodeError:
+                return None
+        told = chunk.get("usage") if isinstance(chunk, dict) else None
+        if not isinstance(told, dict):
+            return None
+        sent = told.get("prompt_tokens", told.get("input_tokens"))
+        received = told.get("completion_tokens", told.get("output_tokens"))
+        return cls(sent if isinstance(sent, int) else 0, received if isinstance(received, int) else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsState:
+    """A look at a limiter, for people and for the ETA. Times are seconds from now, 0 when past."""
+
+    rpm: float | None
+    interval: float
+    concurrency: int | None
+    allowed: int | None
+    in_flight: int
+    next_send: float
+    paused: float
+
+
+class Permit(Protocol):
+    """The right to make one call: a concurrency slot now, a pace slot at the gate."""
+
+    #: Called at each send; the time-out of the call starts with it.
+    on_sent: Callable[[], None] | None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether bytes of this call have gone out; from then on it counts, whatever comes back."""
+
+    async def gate(self) -> None:
+        """Wait for the pace slot and take it. A second call (a re-send) waits for a slot of its own."""
+
+    def mark_sent(self) -> None:
+        """The bytes go out at this instant, past the gate: the next call keeps its distance from here."""
+
+    def settle(self, usage: Usage) -> None:
+        """Tell what the call cost and that it succeeded."""
+
+    def throttled(self, retry_after: float | None) -> None:
+        """The upstream answered 429: pause every call of the account for `retry_after` seconds or a backoff."""
+
+    def release_after(self, call: "asyncio.Future[Any]") -> None:
+        """Give the slots back when `call` is done: for a call in a thread, which cannot be cancelled."""
+
+    def release(self) -> None:
+        """Give the slots back. Is idempotent."""
+
+
+class Limits(Protocol):
+    """Pace, concurrency and pauses of one account."""
+
+    async def acquire(self, cost: int = 1) -> Permit:
+        """Wait for a concurrency slot, then until shortly before the pace slot.
+
+        `cost` is the estimate in tokens that a budget reserves; limiters without a budget ignore it.
+        """
+
+    def state(self) -> LimitsState: ...

@@ -1,0 +1,242 @@
+"""Limits kept by one process.
+
+Rule 1: nothing here decides while awaiting; `_hindrance` decides, `acquire` waits and asks again.
+Rule 2: a call counts when its bytes go out (`gate`, `mark_sent`), whatever comes back; what was not sent was not taken.
+Rule 3: two sends of one account are never closer than the interval, retries and re-sends included.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from proxy.clock import Clock
+from proxy.limits import LimitsState, Usage
+
+#: Seconds before its pace slot at which a call is let off: enough to take a connection from the pool and write the
+#: request up to the gate, short enough that the best waiting request is picked late.
+LEAD = 0.003
+#: Seconds of the first pause after a 429 without Retry-After; doubles with each further one, up to MAX_BACKOFF.
+FIRST_BACKOFF = 0.25
+MAX_BACKOFF = 30.0
+#: Successes in a row after which one more call may be in flight; doubles whenever that step earned a 429.
+FIRST_RUN = 10
+MAX_RUN = 640
+
+
+class LocalLimits:
+    """Even pace, concurrency and pauses of one account.
+
+    Args:
+        rpm: calls a minute, evenly spaced; fractions are fine; None or 0: no pacing.
+        concurrency: calls in flight at once; None: no bound.
+        jitter: a number from 0 to 1, drawn anew for each backoff.
+    """
+
+    def __init__(
+        self,
+        *,
+        rpm: float | None = None,
+        concurrency: int | None = None,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.rpm = rpm or None
+        self.interval = 60 / rpm if rpm else 0.0
+        self._clock = clock or Clock()
+        self._jitter = jitter
+        self._ceiling = Ceiling(concurrency)
+        self._in_flight = 0
+        self._unsent = 0
+        self._next_send = -math.inf
+        self._paused_until = -math.inf
+        #: The pace slot that the last call to be let off was expected to take.
+        self._planned = -math.inf
+        self._strikes = 0
+        self._gate = asyncio.Lock()
+        self._resting: set[asyncio.Future[None]] = set()
+
+    def __repr__(self) -> str:
+        state = self.state()
+        return (
+            f"<LocalLimits rpm={state.rpm} in_flight={state.in_flight}/{state.allowed} "
+            f"next_send={state.next_send:.3f} paused={state.paused:.3f}>"
+        )
+
+    async def acquire(self, cost: int = 1) -> "LocalPermit":
+        """Wait for a concurrency slot, then until shortly before the pace slot. This limiter has no token budget."""
+        while (clear := self._hindrance()) is not None:
+            await self._rest(clear)
+        self._planned = max(self._clock.now(), self._due())
+        self._in_flight += 1
+        self._unsent += 1
+        return LocalPermit(self)
+
+    def state(self) -> LimitsState:
+        now = self._clock.now()
+        return LimitsState(
+            rpm=self.rpm,
+            interval=self.interval,
+            concurrency=self._ceiling.setting,
+            allowed=self._ceiling.allowed,
+            in_flight=self._in_flight,
+            next_send=max(0.0, self._due() - now),
+            paused=max(0.0, self._paused_until - now),
+        )
+
+    # -- what a permit does
+
+    async def _pass_gate(self, permit: "LocalPermit") -> None:
+        if self.interval or self._paused_until > self._clock.now():
+            async with self._gate:
+                while (slot := max(self._next_send, self._paused_until)) > self._clock.now():
+                    await self._clock.exactly(slot)
+                self._stamp(permit)
+        else:
+            self._stamp(permit)
+
+    def _stamp(self, permit: "LocalPermit") -> None:
+        now = self._clock.now()
+        self._next_send = max(self._next_send, now + self.interval)
+        if not permit.is_sent:
+            self._unsent -= 1
+        permit.sent_at = now
+        if permit.on_sent is not None:
+            permit.on_sent()
+
+    def _succeeded(self) -> None:
+        self._strikes = 0
+        self._ceiling.succeeded()
+        self._stir()
+
+    def _throttled(self, sent_at: float | None, retry_after: float | None) -> None:
+        now = self._clock.now()
+        is_news = self._ceiling.cut(self._in_flight, now, sent_at)
+        if retry_after is not None:
+            self._paused_until = max(self._paused_until, now + retry_after)
+        elif is_news:
+            # Half fixed and half random, so that several processes on one account do not come back together.
+            backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2**self._strikes) * (0.5 + 0.5 * self._jitter())
+            self._paused_until = max(self._paused_until, now + backoff)
+            self._strikes += 1
+
+    def _give_back(self, permit: "LocalPermit") -> None:
+        self._in_flight -= 1
+        if not permit.is_sent:
+            self._unsent -= 1
+        self._stir()
+
+    # -- deciding and waiting
+
+    def _due(self) -> float:
+        """The pace slot of the next call to be let off, those on their way to the gate counted."""
+        due = max(self._next_send, self._paused_until) + self._unsent * self.interval
+        return max(due, self._planned + self.interval) if self._unsent else due
+
+    def _hindrance(self) -> float | None:
+        """None: go now. Else the instant to ask again; infinity: when a slot comes back."""
+        allowed = self._ceiling.allowed
+        if allowed is not None and self._in_flight >= allowed:
+            return math.inf
+        start = self._due() - LEAD
+        return start if start > self._clock.now() else None
+
+    async def _rest(self, until: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        self._resting.add(woken)
+        timer = None if until == math.inf else self._clock.call_at(until, lambda: _wake(woken))
+        try:
+            await woken
+        finally:
+            self._resting.discard(woken)
+            if timer is not None:
+                timer.cancel()
+
+    def _stir(self) -> None:
+        """A slot came back: whoever rests looks again. There is one dispatcher to an account, so no herd."""
+        for woken in self._resting:
+            _wake(woken)
+
+
+class LocalPermit:
+    """One call's right to go: see `proxy.limits.Permit`. `sent_at` is monotonic seconds, None until sent."""
+
+    __slots__ = ("_is_released", "_limits", "on_sent", "sent_at")
+
+    def __init__(self, limits: LocalLimits) -> None:
+        self._limits = limits
+        self._is_released = False
+        self.sent_at: float | None = None
+        self.on_sent: Callable[[], None] | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        return self.sent_at is not None
+
+    async def gate(self) -> None:
+        await self._limits._pass_gate(self)
+
+    def mark_sent(self) -> None:
+        self._limits._stamp(self)
+
+    def settle(self, usage: Usage) -> None:
+        self._limits._succeeded()
+
+    def throttled(self, retry_after: float | None) -> None:
+        self._limits._throttled(self.sent_at, retry_after)
+
+    def release(self) -> None:
+        if not self._is_released:
+            self._is_released = True
+            self._limits._give_back(self)
+
+    def release_after(self, call: "asyncio.Future[Any]") -> None:
+        if not self._is_released:
+            self._is_released = True
+            call.add_done_callback(lambda _: self._limits._give_back(self))
+
+
+class Ceiling:
+    """How many calls may be in flight: the setting, lowered by what 429s have taught.
+
+    A 429 halves it; a run of successes raises it by one. A step up that earned a 429 at once makes the next run twice
+    as long, so that an upstream which really allows less than the setting is asked for more only now and then.
+    """
+
+    def __init__(self, setting: int | None) -> None:
+        self.setting = setting or None
+        self.allowed = self.setting
+        self._run = FIRST_RUN
+        self._successes = 0
+        self._cut_at = -math.inf
+        self._has_climbed = False
+
+    def succeeded(self) -> None:
+        if self.allowed is None or self.allowed == self.setting:
+            return
+        self._successes += 1
+        if self._successes < self._run:
+            return
+        if self._has_climbed:
+            self._run = FIRST_RUN  # the last step up has held for a whole run
+        self.allowed += 1
+        self._successes = 0
+        self._has_climbed = True
+
+    def cut(self, in_flight: int, now: float, sent_at: float | None) -> bool:
+        """Halve, unless this 429 answers a call of the burst that was cut already. True if it was news."""
+        if sent_at is not None and sent_at <= self._cut_at:
+            return False
+        self.allowed = max(1, (self.allowed or in_flight) // 2)
+        if self._has_climbed:
+            self._run = min(MAX_RUN, self._run * 2)
+        self._successes = 0
+        self._has_climbed = False
+        self._cut_at = now
+        return True
+
+
+def _wake(woken: "asyncio.Future[None]") -> None:
+    if not woken.done():
+        woken.set_result(None)
