@@ -64,7 +64,7 @@ def add_flag(parser: argparse.ArgumentParser, knob: Field[Any]) -> None:
 def flag_form(knob: Field[Any]) -> dict[str, Any]:
     """How argparse reads an option of this type."""
     if isinstance(knob.default, bool):
-        return {"action": argparse.BooleanOptionalAction}
+        return {"action": argparse.BooleanOptionalAction, "default": knob.default}
     if isinstance(knob.default, tuple):
         metavar = knob.metadata.get("metavar")
         return {"action": "extend", "nargs": 1, "default": argparse.SUPPRESS, "metavar": metavar}

@@ -29,8 +29,8 @@ ADD: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
 
 def solved(text: str) -> str:
     """The first sum in the text with its result, `2+3 = 5`, or nothing."""
-    found = SUM.search(text)
-    return f"{found[0]} = {result(text)}" if found and result(text) else ""
+    found, outcome = SUM.search(text), result(text)
+    return f"{found[0]} = {outcome}" if found and outcome else ""
 
 
 def result(text: str) -> str:

@@ -32,6 +32,8 @@ class Call:
         finished_ns: when its answer was written; 0 while it is not.
         in_flight: generation calls in flight on its arrival, this one included.
         disconnected: the caller closed before its answer was complete.
+        id: the id in its path, if the endpoint has one.
+        certificate: whose client certificate the TLS handshake verified, if any.
     """
 
     n: int
@@ -47,7 +49,7 @@ class Call:
     fault: str = ""
     disconnected: bool = False
     id: str = ""
-    has_certificate: bool = False
+    certificate: str = ""
     path: str = field(init=False)
 
     def __post_init__(self) -> None:

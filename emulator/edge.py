@@ -22,6 +22,13 @@ from emulator.routes import Endpoint, find
 from emulator.state import State
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What the real edge puts on every answer.
+USUAL_HEADERS = {
+    "Server": "SynGX",
+    "Allow": "GET, POST",
+    "Keep-Alive": "timeout=15",
+    "Access-Control-Allow-Origin": "https://beta.saluteai.sberdevices.ru",
+}
 
 logger = logging.getLogger("emulator")
 
@@ -40,9 +47,12 @@ class Edge:
         call = self.state.calls.open(request.method, request.raw_path, request.headers, arrived_ns)
         try:
             return await self._serve(request, call)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             call.disconnected = True
             raise
+        except ConnectionError:
+            call.disconnected = True
+            return hung_up(request)
         finally:
             call.finished_ns = time.monotonic_ns()
             logger.info("%s %s %d, in flight %d", call.method, call.path, call.status, call.in_flight)
@@ -55,7 +65,7 @@ class Edge:
 
     async def _serve(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         endpoint = find(call)
-        call.has_certificate = has_certificate(request)
+        call.certificate = certificate(request)
         with self._admitted(call, endpoint) as refusal:
             self.state.calls.keep_body(call, await read(request))
             try:
@@ -112,7 +122,6 @@ class Edge:
         delay = self.state.options.chunk_delay if stream.delay is None else stream.delay
         delay = max(delay, stream.interval)
         await asyncio.sleep(delay)
-        response.enable_chunked_encoding()
         await response.prepare(request)
         for number, chunk in enumerate(stream.chunks):
             if number:
@@ -155,13 +164,17 @@ def hung_up(request: web.BaseRequest) -> web.Response:
 
 def headers(call: Call, content_type: str) -> dict[str, str]:
     return {
+        **USUAL_HEADERS,
         "Content-Type": content_type,
-        "Server": "SynGX",
         "X-Request-Id": call.headers.get("X-Request-ID") or str(uuid.uuid4()),
         "X-Session-Id": call.headers.get("X-Session-ID") or str(uuid.uuid4()),
     }
 
 
-def has_certificate(request: web.BaseRequest) -> bool:
-    """Did the TLS handshake verify a certificate of the caller's?"""
-    return bool(request.transport and request.transport.get_extra_info("peercert"))
+def certificate(request: web.BaseRequest) -> str:
+    """The common name in the caller's certificate, if the TLS handshake verified one."""
+    verified = request.transport.get_extra_info("peercert") if request.transport else None
+    if not verified:
+        return ""
+    names = dict(pair for group in verified["subject"] for pair in group)
+    return str(names.get("commonName", "nameless"))

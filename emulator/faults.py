@@ -47,18 +47,26 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in EFFECTS:
             raise ValueError(f"unknown fault kind {self.kind!r}; known: {', '.join(EFFECTS)}")
-        for name, (types, expected) in SHAPES.items():
-            if not isinstance(getattr(self, name), types):
+        for name, (is_right, expected) in CHECKS.items():
+            if not is_right(getattr(self, name)):
                 raise ValueError(f"{name} of a fault must be {expected}, not {getattr(self, name)!r}")
 
 
-SHAPES: dict[str, tuple[Any, str]] = {
-    "times": (int, "a whole number"),
-    "path": (str, "text"),
-    "status": (int, "a whole number"),
-    "retry_after": (int | float | None, "a number or null"),
-    "after_chunks": (int, "a whole number"),
-    "seconds": (int | float | None, "a number or null"),
+def is_seconds(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and value >= 0)
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "times": (lambda value: value == -1 or (is_count(value) and value > 0), "a whole number from 1 on, or -1 for ever"),
+    "path": (lambda value: isinstance(value, str), "text"),
+    "status": (is_count, "a whole number"),
+    "retry_after": (is_seconds, "seconds or null"),
+    "after_chunks": (is_count, "a whole number"),
+    "seconds": (is_seconds, "seconds or null"),
 }
 
 
@@ -85,7 +93,9 @@ class Faults:
         self.waiting.clear()
 
 
-def make(values: dict[str, Any]) -> Fault:
+def make(values: Any) -> Fault:
+    if not isinstance(values, dict):
+        raise ValueError(f"a fault must be an object, not {values!r}")
     unknown = sorted(values.keys() - {field.name for field in fields(Fault)})
     if unknown or "kind" not in values:
         raise ValueError(f"unknown fault field: {', '.join(unknown)}" if unknown else "a fault needs a kind")

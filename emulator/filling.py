@@ -13,6 +13,7 @@ from emulator.found import FORMATS, Found
 from emulator.pattern import matching
 from emulator.schema import Schema, choices, fits, kind, resolved
 
+# Deeper than this only what is required is filled, and twice as deep nothing.
 MAX_DEPTH = 8
 YES = {"true", "yes", "да", "1", "on"}
 RESULTS = {"result", "sum", "total", "answer", "value", "результат", "сумма", "итог", "ответ"}
@@ -55,13 +56,15 @@ class Filling:
             return plain
         rest = {name: value for name, value in plain.items() if name not in {"anyOf", "oneOf"}}
         alternatives = [resolved(alternative, self.root) for alternative in choices(plain)]
-        usual = next((each for each in alternatives if kind(each) != "null"), Schema())
+        usual = next((each for each in alternatives if kind(each) != "null"), alternatives[0])
         return {**rest, **self.chosen(usual)}
 
     def is_evident(self, schema: Any, key: str) -> bool:
         """Does the text say anything of this key?"""
-        options = self.chosen(schema).get("enum", [])
-        return bool(self.found.under(key) or self.found.said_of(key)) or any(map(self.found.mentions, options))
+        chosen = self.chosen(schema)
+        has_number = kind(chosen) in {"integer", "number"} and bool(self.found.numbers)
+        is_named = bool(self.found.under(key) or self.found.said_of(key))
+        return has_number or is_named or any(map(self.found.mentions, chosen.get("enum", [])))
 
     def _offers(self, schema: Schema, key: str, depth: int) -> Iterator[Any]:
         if "const" in schema:
@@ -80,12 +83,12 @@ class Filling:
 
 def objects(filling: Filling, schema: Schema, key: str, depth: int) -> Iterator[Any]:
     """Its required properties, and the others of which the text speaks."""
-    properties: Schema = schema.get("properties", {}) if depth < MAX_DEPTH else {}
+    properties: Schema = schema.get("properties", {}) if depth < 2 * MAX_DEPTH else {}
     required = schema.get("required", list(properties))
     yield {
         name: filling.value(part, name, depth + 1)
         for name, part in properties.items()
-        if name in required or filling.is_evident(part, name)
+        if name in required or (depth < MAX_DEPTH and filling.is_evident(part, name))
     }
 
 

@@ -85,7 +85,7 @@ def functions(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for path, operations in document["paths"].items():
         for method, operation in shaped(operations, dict).items():
             if method in METHODS:
-                yield function(document, f"{method}_{path}", shaped(operation, dict))
+                yield function(document, f"{method} {path}", shaped(operation, dict))
 
 
 def function(document: dict[str, Any], place: str, operation: dict[str, Any]) -> dict[str, Any]:

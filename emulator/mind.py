@@ -31,6 +31,7 @@ ALWAYS = re.compile(
     re.IGNORECASE,
 )
 STEM = 4
+MAX_ECHO = 1000
 COMMON = {
     "what",
     "when",
@@ -121,8 +122,8 @@ def dictated(dialogue: Dialogue) -> Reply | None:
 
 def echo(dialogue: Dialogue) -> Reply:
     files = sum(len(message.files) for message in dialogue.messages)
-    parts = [phrase(dialogue, "echo"), *([phrase(dialogue, "files", count=files)] if files else [])]
-    return Reply(text=" ".join(parts))
+    said = phrase(dialogue, "echo")
+    return Reply(text=f"{said} {phrase(dialogue, 'files', count=files)}" if files else said)
 
 
 MOODS: tuple[Callable[[Dialogue], Reply | None], ...] = (
@@ -171,8 +172,13 @@ def spoken(value: Any) -> str:
 
 def phrase(dialogue: Dialogue, name: str, **values: Any) -> str:
     russian, english = PHRASES[name]
-    question = dialogue.question
-    return (russian if CYRILLIC.search(question) else english).format(question=question, **values)
+    template = russian if CYRILLIC.search(dialogue.question) else english
+    return template.format(question=shortened(dialogue.question), **values)
+
+
+def shortened(question: str) -> str:
+    """No answer repeats a whole book."""
+    return question if len(question) <= MAX_ECHO else question[:MAX_ECHO] + "…"
 
 
 def described_stems(function: dict[str, Any]) -> set[str]:

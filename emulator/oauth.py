@@ -16,8 +16,8 @@ from emulator.state import State
 def caller(state: State, call: Call) -> str:
     """The account behind a call: its client certificate or its token. Raises the API's 401."""
     scheme, _, token = call.headers.get("Authorization", "").partition(" ")
-    if not scheme and call.has_certificate:
-        return "certificate"
+    if not scheme and call.certificate:
+        return f"certificate-{call.certificate}"
     if scheme.lower() != "bearer":
         raise ApiError(401)
     if token in state.options.access_tokens:

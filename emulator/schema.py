@@ -33,13 +33,21 @@ KEYWORDS: dict[str, tuple[Callable[[Any], bool], Callable[[Any, Any], bool]]] = 
     "multipleOf": (is_number, lambda value, step: math.isclose(value % step, 0, abs_tol=1e-9)),
     "minLength": (TYPES["string"], lambda value, limit: len(value) >= limit),
     "maxLength": (TYPES["string"], lambda value, limit: len(value) <= limit),
-    "pattern": (TYPES["string"], lambda value, pattern: bool(re.search(pattern, value))),
+    "pattern": (TYPES["string"], lambda value, pattern: has_pattern(pattern, value)),
     "minItems": (TYPES["array"], lambda value, limit: len(value) >= limit),
     "maxItems": (TYPES["array"], lambda value, limit: len(value) <= limit),
     "required": (TYPES["object"], lambda value, names: all(name in value for name in names)),
     "enum": (lambda value: True, lambda value, choices: value in choices),
     "const": (lambda value: True, lambda value, only: value == only),
 }
+
+
+def has_pattern(pattern: str, text: str) -> bool:
+    """An expression that Python does not know, such as `\\p{L}`, matches everything."""
+    try:
+        return bool(re.search(pattern, text))
+    except re.error:
+        return True
 
 
 def resolved(schema: Any, root: Schema) -> Schema:

@@ -90,9 +90,6 @@ class Shelf(Generic[Thing]):
         self.missing = missing
         self._things: dict[str, Thing] = {}
 
-    def __len__(self) -> int:
-        return len(self._things)
-
     def add(self, thing: Thing) -> Thing:
         self._things[thing.id] = thing
         return thing
