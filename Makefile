@@ -37,7 +37,7 @@ help: ## Print this list
 
 run: ## Set up and start the service; on the built-in emulator if no credential is set
 	$(call install,requirements.txt)
-	@grep -qsiE '^[[:space:]]*(export[[:space:]]+)?SANDBOX[[:space:]]*=' .env assets/env || export SANDBOX="$${SANDBOX:-auto}"; \
+	@grep -qsiE '^[[:space:]]*(export[[:space:]]+)?SANDBOX[[:space:]]*=[[:space:]]*[^[:space:]#]' .env assets/env || export SANDBOX="$${SANDBOX:-auto}"; \
 	exec $(PY) app.py $(ARGS)
 
 test: ## Set up and run every check: ruff, mypy, pytest, and pytest again in asyncio's debug mode
@@ -50,7 +50,7 @@ test: ## Set up and run every check: ruff, mypy, pytest, and pytest again in asy
 
 format: ## Mend what ruff can mend, and lay out the code
 	$(call install,requirements-dev.txt)
-	$(PY) -m ruff check --fix .
+	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
 test-containers: ## Build and run the image, the scripts and compose (needs Docker)

@@ -1,6 +1,7 @@
 """The composition root: settings -> lane -> routes; start, stop; the command line. Works from any current folder."""
 
 import asyncio
+import errno
 import logging
 import signal
 import sys
@@ -13,13 +14,17 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from proxy import settings as knobs
+from proxy.callers import Callers
 from proxy.connector import Connector, ConnectorError, load_connector
+from proxy.delivery import Delivery
 from proxy.dialects.native import Native
 from proxy.errors import CredentialMissing
+from proxy.guard import Guard, explained
 from proxy.heartbeat import Heartbeat
+from proxy.journal import Listener, journal_of, log_file_of
 from proxy.lanes import Account, Lane
 from proxy.limits.local import LocalLimits
-from proxy.routes import add_routes, dialect_for
+from proxy.routes import dialect_for, routes
 from proxy.serving import Edge
 from proxy.settings import Settings, SettingsError
 from proxy_request import ProxyQueue, Story, default_connector
@@ -30,9 +35,18 @@ log = logging.getLogger("proxy")
 
 #: Connections that may wait to be accepted, should thousands of callers come at once.
 BACKLOG = 4096
-#: Seconds of the drain that are kept for writing the last answers.
-FAREWELL = 0.5
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+#: Seconds of the drain that are kept for writing the last answers and closing; a fifth of a short one.
+FAREWELL = 1.0
+#: Seconds after which whoever has not taken its last answer is cut off, at least.
+CUT_OFF = 0.2
+#: What the built-in emulator stands in for.
+EMULATED = "gigachat"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class CannotListen(Exception):
+    """HOST and PORT cannot be listened on; the text says why and what else there is."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +63,12 @@ class Service:
 async def serving(settings: Settings) -> AsyncIterator[Service]:
     """Start everything; afterwards stop in the order of the promises: refuse new, finish old, close.
 
-    Raises CredentialMissing, ConnectorError, or OSError if the port is taken.
+    Raises SettingsError, CredentialMissing, ConnectorError, or CannotListen if the port is taken.
     """
+    farewell = min(FAREWELL, settings.drain_timeout / 5)
     async with AsyncExitStack() as stack:
         settings, connector = await opened(settings, stack)
-        stack.push_async_callback(connector.shutdown)
+        stack.push_async_callback(shut, connector)
         line = ProxyQueue(
             [Account(connector, LocalLimits(rpm=settings.rpm, concurrency=settings.concurrency))],
             size=settings.ext_queue_size,
@@ -63,19 +78,20 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         )
         line.start()
         stack.push_async_callback(line.close)
+        listeners = await stack.enter_async_context(journal_of(settings))
         heartbeat = Heartbeat(settings.heartbeat_interval)
         stack.callback(heartbeat.close)
         runner = web.AppRunner(
-            application(settings, Lane("main", connector, line), heartbeat),
+            application(settings, Lane("main", connector, line), heartbeat, listeners),
             handler_cancellation=True,  # a caller who leaves takes its request along
             access_log=None,
-            shutdown_timeout=FAREWELL,
+            shutdown_timeout=max(CUT_OFF, farewell / 2),  # it waits twice so long
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
+        await listen(runner, settings)
         # The last callback is the first to run: the socket stays open, so that newcomers are told to come back.
-        stack.push_async_callback(line.drain, settings.drain_timeout - min(FAREWELL, settings.drain_timeout / 5))
+        stack.push_async_callback(line.drain, settings.drain_timeout - farewell)
         yield Service(url_of(settings.host, runner), settings, connector, line)
         log.info("stopping: what waits is served for up to %g s, newcomers get 503", settings.drain_timeout)
 
@@ -83,13 +99,19 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
 async def opened(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, Connector]:
     """The connector, ready to call; on the emulator if that is wished, and then with settings that point there."""
     connector = load_connector(settings.connector) if settings.connector else default_connector()
+    is_emulated = connector.dialect == EMULATED
+    if settings.sandbox == "on" and not is_emulated:
+        raise SettingsError(
+            f"SANDBOX=on, but the emulator stands in for GigaChat alone and the connector {connector.name} calls "
+            "another API: start without --sandbox (SANDBOX=off)"
+        )
     if settings.sandbox != "on":
         knobs.use(settings)
         try:
             await connector.startup()
             return settings, connector
         except CredentialMissing:
-            if settings.sandbox != "auto":
+            if settings.sandbox != "auto" or not is_emulated:
                 raise
     settings = await sandboxed(settings, stack)
     knobs.use(settings)
@@ -116,13 +138,46 @@ async def sandboxed(settings: Settings, stack: AsyncExitStack) -> Settings:
     )
 
 
-def application(settings: Settings, lane: Lane, heartbeat: Heartbeat) -> web.Application:
-    native = Native(settings.app_name)
-    edge = Edge(settings, lane, heartbeat)
-    app = web.Application(
-        client_max_size=settings.max_body_bytes, middlewares=[edge.guard(partial(dialect_for, native))]
+async def listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
+    except OSError as error:
+        raise CannotListen(why_not_listening(settings, error)) from error
+
+
+def why_not_listening(settings: Settings, error: OSError) -> str:
+    host, port = settings.host, settings.port
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is taken: stop what listens there, or choose another with --port or PORT"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than we have: choose one above 1023 with --port or PORT"
+    return (
+        f"cannot listen on HOST={host}, PORT={port} ({error.strerror or error}): HOST must be an address of this "
+        "machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
     )
-    add_routes(app, edge, native)
+
+
+async def shut(connector: Connector) -> None:
+    """Let the connector close; whatever it does then, the service stops."""
+    try:
+        async with asyncio.timeout(FAREWELL / 2):
+            await connector.shutdown()
+    except Exception:
+        log.warning("the connector %s did not shut down in order", connector.name, exc_info=True)
+
+
+def application(
+    settings: Settings, lane: Lane, heartbeat: Heartbeat, listeners: Sequence[Listener] = ()
+) -> web.Application:
+    keys = {name: key.get_secret_value() for name, key in settings.proxy_api_keys.items()}
+    callers = Callers(keys, settings.trusted_proxies)
+    native = Native(settings.app_name)
+    edge = Edge(settings, lane, callers, Delivery(settings, heartbeat, explained))
+    guard = Guard(
+        partial(dialect_for, native), callers, listeners=listeners, keeps_bodies=settings.log_level == "DEBUG"
+    )
+    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard.middleware])
+    app.add_routes(routes(edge, native))
     return app
 
 
@@ -154,7 +209,7 @@ def banner(service: Service) -> str:
         lines = [
             "=" * 78,
             "  SANDBOX: answers come from the built-in emulator, not from GigaChat.",
-            "  For real answers put GIGACHAT_API_KEY=... into assets/env and start again.",
+            "  For real answers put GIGACHAT_API_KEY=... into assets/env and start without --sandbox.",
             "=" * 78,
             *lines,
         ]
@@ -164,7 +219,7 @@ def banner(service: Service) -> str:
     if not settings.proxy_api_keys and settings.host not in LOOPBACK:
         lines.append(
             f"  WARNING: {settings.host} can be reached from outside and no key is asked for: anybody there spends "
-            "your quota. Set PROXY_API_KEYS, or HOST=127.0.0.1"
+            "your quota. Set PROXY_API_KEYS, or HOST=127.0.0.1 (in a container: publish the port on 127.0.0.1)"
         )
     return "\n".join(lines)
 
@@ -217,15 +272,16 @@ def main(argv: Sequence[str]) -> int:
     """The command line. Exit code 0 after an orderly stop, 1 if the service cannot start."""
     try:
         settings = knobs.load(argv)
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-        raise_open_files(settings.ext_queue_size)
-        asyncio.run(run(settings))
-    except (SettingsError, ConnectorError, CredentialMissing) as error:
+        logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+        with log_file_of(settings, LOG_FORMAT):
+            raise_open_files(settings.ext_queue_size)
+            asyncio.run(run(settings))
+    except (SettingsError, ConnectorError, CredentialMissing, CannotListen) as error:
         print(f"gigachat-proxy cannot start: {error}", file=sys.stderr)
+        log.debug("this is why", exc_info=True)
         return 1
-    except OSError as error:
-        print(f"gigachat-proxy cannot start: {error.strerror or error}", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:  # before the signals were ours
+        return 130
     return 0
 
 

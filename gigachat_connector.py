@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from functools import cache
 from typing import Any, Final
 
@@ -19,9 +19,10 @@ from yarl import URL
 
 from proxy import settings
 from proxy.clock import Clock
-from proxy.connector import Data
+from proxy.connector import Data, current_gate, note
 from proxy.credentials import credential_of
 from proxy.errors import BadRequest, UpstreamError
+from proxy.forwarding import RawCall, RawHead, to_the_caller
 from proxy.once import Once
 from proxy.rules import Rule, WrongValue, check
 from proxy.settings import Settings
@@ -38,12 +39,23 @@ PLAIN: Final = {"Accept": "application/json"}
 JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 EVENTS: Final = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Content-Type": "application/json"}
 
+#: The end of a base address.
+VERSIONED: Final = re.compile(r"/v\d+$")
 #: Seconds for which the list of models is remembered, for which a failure to get it is, and which getting it may take.
 MODELS_MEMORY: Final = 600.0
 MODELS_PAUSE: Final = 5.0
 MODELS_TIMEOUT: Final = 10.0
 #: Seconds that the end of a stream may come after its `[DONE]`.
 END_TIMEOUT: Final = 0.5
+# Names of the old host; the new one answers them 404.
+NEW_HOST: Final = ".giga.chat"
+LEGACY_MODELS: Final = {
+    "GigaChat": "GigaChat-2",
+    "GigaChat:latest": "GigaChat-2",
+    "GigaChat-Plus": "GigaChat-2",
+    "GigaChat-Pro": "GigaChat-2-Pro",
+    "GigaChat-Max": "GigaChat-2-Max",
+}
 # What api.giga.chat listed in September 2026: shown while the API cannot be asked.
 KNOWN_MODELS: Final = (
     "GigaChat-2",
@@ -78,6 +90,11 @@ async def request_api(data: Data) -> dict[str, Any]:
 def stream_api(data: Data) -> AsyncGenerator[bytes, None]:
     """The chunks of a streamed answer, each its JSON as the API wrote it. Raises UpstreamError."""
     return default_account().stream_api(data)
+
+
+def forward(call: RawCall) -> AsyncGenerator[RawHead | bytes, None]:
+    """The API's answer to a call of any of its paths, byte for byte. Raises UpstreamError for 429 and 5xx."""
+    return default_account().forward(call)
 
 
 async def get_info() -> dict[str, Any]:
@@ -132,6 +149,8 @@ class Account:
         self._upstream = upstream or Upstream(tls=self._tls, headers={"User-Agent": USER_AGENT})
         clock = clock or Clock()
         self._credential = credential_of(chosen, self._upstream, clock)
+        is_new_host = f".{URL(chosen.gigachat_base).host}".endswith(NEW_HOST)
+        self._todays_names = LEGACY_MODELS if is_new_host else {}
         self._models = Once(self._ask_models, clock=clock, memory=_models_memory)
 
     def __repr__(self) -> str:
@@ -168,15 +187,35 @@ class Account:
             async for chunk in chunks:
                 yield chunk
 
+    async def forward(self, call: RawCall) -> AsyncGenerator[RawHead | bytes, None]:
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", **dict(call.headers)}
+        url = self._address(call.version, call.path, call.query)
+        async with self._opened(call.method, url, headers, call.body, is_raw=True) as response:
+            headers_back = to_the_caller(response.headers)
+            if response.content_type == "application/json":
+                # Whole before its first byte is passed on: if it breaks off on the way, it can be asked for again.
+                body = await response.read()
+                yield RawHead(response.status, headers_back, is_whole=True)
+                yield body
+                return
+            yield RawHead(response.status, headers_back)
+            async for piece in response.content.iter_any():
+                yield piece
+
     async def list_models(self) -> dict[str, Any]:
         return await self._models()
 
     async def get_info(self) -> dict[str, Any]:
-        try:
-            models = [model["id"] for model in (await self.list_models())["data"]]
-        except UpstreamError as error:
-            logger.warning("the API's models cannot be listed: %s", error, extra={"action": "models_failed"})
-            models = list(KNOWN_MODELS)
+        """The API is asked in turn only: outside the line, where nothing keeps the pace, it tells what it knows."""
+        gate = current_gate.get()
+        models = list(KNOWN_MODELS)
+        if gate is not None or self._models.is_good:
+            if gate is not None and not self._models.is_good:
+                await gate.gate()
+            try:
+                models = [model["id"] for model in (await self.list_models())["data"]]
+            except UpstreamError as error:
+                logger.warning("the API's models cannot be listed: %s", error, extra={"action": "models_failed"})
         return {"default-model": self._chosen.gigachat_model, "avail-models": models}
 
     def _body(self, data: Data) -> dict[str, Any]:
@@ -184,21 +223,31 @@ class Account:
         body: dict[str, Any] = {**(data.get("generate_parameters") or {}), "messages": data["messages"]}
         if body.get("model") is None and not brings_own_model(body):
             body["model"] = self._chosen.gigachat_model
+        elif (today := self._todays_names.get(str(body.get("model")))) is not None:
+            note("X-Model-Mapped", f"{body['model']} -> {today}")
+            body["model"] = today
         if body.get("profanity_check") is None and self._chosen.gigachat_profanity_check is not None:
             body["profanity_check"] = self._chosen.gigachat_profanity_check
         return body
 
-    @asynccontextmanager
-    async def _open(
+    def _open(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """The API's 200 to an authorized call, its body unread. Raises UpstreamError."""
-        url = URL(self._chosen.gigachat_base + path)
+        return self._opened(method, URL(self._chosen.gigachat_base + path), headers, body)
+
+    @asynccontextmanager
+    async def _opened(
+        self, method: str, url: URL, headers: dict[str, str], body: bytes | None, *, is_raw: bool = False
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The same; the API's own refusals too if `is_raw`."""
         for is_last in (False, True):
             token = await self._credential.tokens.get()
-            async with self._upstream.open(method, url, headers={**headers, **token.headers}, body=body) as response:
+            headers = {**headers, **token.headers}
+            async with self._upstream.open(method, url, headers=headers, body=body, is_raw=is_raw) as response:
                 try:
-                    await raise_for_status(response)
+                    if not (is_raw and is_final(response.status)):
+                        await raise_for_status(response)
                 except UpstreamError as error:
                     if error.upstream_status != 401:
                         raise
@@ -207,6 +256,13 @@ class Account:
                     continue
                 yield response
                 return
+
+    def _address(self, version: str, path: str, query: str) -> URL:
+        """An API path at its own origin. The base ends in /v1; version 2 stands beside it."""
+        base = self._chosen.gigachat_base
+        if VERSIONED.search(base):
+            base = VERSIONED.sub(f"/{version}", base)
+        return URL(base + path + (f"?{query}" if query else ""), encoded=True)
 
     async def _ask_models(self) -> dict[str, Any]:
         try:
@@ -218,6 +274,11 @@ class Account:
         if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
             raise UpstreamError(None, message="the upstream's list of models is not one")
         return answer
+
+
+def is_final(status: int) -> bool:
+    """Whether a caller should see this answer of the API; of the others the line makes the best."""
+    return status not in (401, 429) and status < 500
 
 
 def _models_memory(error: BaseException | None) -> float:

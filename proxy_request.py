@@ -13,13 +13,15 @@ import math
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from types import MappingProxyType
 from uuid import uuid4
 
 from proxy.clock import Clock
-from proxy.connector import Chunk, Connector, closing, current_gate, from_functions, passed_on
+from proxy.connector import Chunk, Connector, closing, current_gate, from_functions, importing, noted, passed_on
 from proxy.errors import (
     DeadlineExpired,
     LineFull,
@@ -31,14 +33,15 @@ from proxy.errors import (
 )
 from proxy.estimate import Lanewide, Latencies, eta
 from proxy.lanes import Account, Call, LaneState, Priority
-from proxy.limits import Permit, Usage
+from proxy.limits import LimitsState, Permit, Usage
 from proxy.order import FairOrder
 from proxy.promises import Promises
 
 log = logging.getLogger("proxy.line")
 
-#: While both kinds wait, one in this many dispatches is a batch request.
-BATCH_TURN = 20
+#: While both kinds wait, so many live requests go for one batch request.
+LIVE_RUN = 19
+NOTHING: Mapping[str, str] = MappingProxyType({})
 #: Seconds for which a snapshot of everybody's place serves.
 PLACES_AGE = 1.0
 #: Seconds before the second attempt, half of them random; doubles for each further one.
@@ -47,7 +50,8 @@ FIRST_BACKOFF = 0.5
 
 def default_connector() -> Connector:
     """The connector that serves unless CONNECTOR names another: swap this one line to swap the API."""
-    from gigachat_connector import validate_data, request_api, get_info  # noqa: I001 - the order people know
+    with importing():
+        from gigachat_connector import validate_data, request_api, get_info  # noqa: I001 - the order people know
 
     return from_functions(validate_data, request_api, get_info)
 
@@ -66,6 +70,7 @@ class Story:
     took: float
     attempts: int
     error: str = ""
+    usage: Usage | None = None
 
 
 class ProxyRequest:
@@ -90,11 +95,13 @@ class ProxyRequest:
         "client",
         "has_begun",
         "id",
+        "noted",
         "passed_on",
         "patience",
         "position",
         "priority",
         "retries",
+        "usage",
         "waited",
     )
 
@@ -111,7 +118,7 @@ class ProxyRequest:
     ) -> None:
         self.id = id or str(uuid4())
         self.call = call
-        self.passed_on = passed_on or {}
+        self.passed_on = passed_on or NOTHING
         self.patience = patience
         self.caller = caller
         self.client = client
@@ -122,6 +129,10 @@ class ProxyRequest:
         self.attempts = 0
         self.retries = 0
         self.has_begun = False
+        #: What its answer says that it cost.
+        self.usage: Usage | None = None
+        #: Headers that the connector adds to the answer.
+        self.noted: Mapping[str, str] = NOTHING
         self._turn: asyncio.Future[Turn] | None = None
         self._scope: asyncio.Timeout | None = None
         self._interruption: ProxyError | None = None
@@ -149,6 +160,7 @@ class ProxyRequest:
 
     async def turn(self) -> "Turn":
         """Wait for the dispatcher. Raises what `interrupt` was given."""
+        self._stop_if_interrupted()
         turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._turn = turn
         try:
@@ -169,25 +181,41 @@ class ProxyRequest:
         return True
 
     @asynccontextmanager
-    async def interruptible(self, until: float | None) -> AsyncIterator[asyncio.Timeout]:
+    async def interruptible(self, until: float | None) -> AsyncIterator[None]:
         """A time-out (loop time) that `interrupt` can end early. Raises TimeoutError, or the interruption."""
+        self._stop_if_interrupted()
         try:
             async with asyncio.timeout_at(until) as self._scope:
-                yield self._scope
+                yield
         except TimeoutError:
-            if self._interruption is not None:
-                raise self._interruption from None
+            self._stop_if_interrupted()
             raise
         finally:
             self._scope = None
 
+    def expire(self) -> None:
+        """Its deadline has come."""
+        self.interrupt(self.too_late())
+
+    def too_late(self) -> DeadlineExpired:
+        return DeadlineExpired(f"no answer within {self.patience:g} s (X-Request-Timeout, RESP_TIMEOUT)")
+
     def interrupt(self, error: ProxyError) -> None:
-        """End it now with `error`, waiting or in flight."""
+        """End it now with `error`, waiting or in flight; between the two, or between two chunks, at its next step."""
+        self._interruption = error
         if self._turn is not None and not self._turn.done():
             self._turn.set_exception(error)
         elif self._scope is not None and not self._scope.expired():
-            self._interruption = error
             self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def extend(self, until: float) -> None:
+        """Move the end of the time-out to this loop time, unless it is ending already."""
+        if self._interruption is None and self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(until)
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interruption is not None:
+            raise self._interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +247,12 @@ class FairQueue(asyncio.Queue[ProxyRequest]):
         await self._somebody.wait()
 
     def _put(self, request: ProxyRequest) -> None:
-        request.position = self._behind(request) + self._order_of(request).add(request) + 1
+        request.position = self._place(request, self._order_of(request).add(request))
         self._somebody.set()
 
     def put_ahead(self, request: ProxyRequest) -> None:
         """Let it in whatever the bound, before the others of its own flow: its turn in line has come already."""
-        request.position = self._behind(request) + self._order_of(request).add(request, ahead=True) + 1
+        request.position = self._place(request, self._order_of(request).add(request, ahead=True))
         self._somebody.set()
 
     def put_back(self, request: ProxyRequest) -> None:
@@ -236,12 +264,12 @@ class FairQueue(asyncio.Queue[ProxyRequest]):
     def _get(self) -> ProxyRequest:
         if self._front:
             request = self._front.popleft()
-        elif self._batch and (not self._live or self._live_in_a_row >= BATCH_TURN - 1):
+        elif self._batch and (not self._live or self._live_in_a_row == LIVE_RUN):
             request = self._batch.take()
             self._live_in_a_row = 0
         else:
             request = self._live.take()
-            self._live_in_a_row += 1
+            self._live_in_a_row = min(self._live_in_a_row + 1, LIVE_RUN)
         self._note_empty()
         return request
 
@@ -254,19 +282,52 @@ class FairQueue(asyncio.Queue[ProxyRequest]):
     def snapshot(self) -> Iterator[ProxyRequest]:
         """The order in which they will go if nobody comes or leaves."""
         yield from self._front
-        yield from self._live
-        yield from self._batch
+        batch = iter(self._batch)
+        for run, request in enumerate(self._live, self._live_in_a_row):
+            if run and run % LIVE_RUN == 0:
+                yield from islice(batch, 1)
+            yield request
+        yield from batch
 
     def _order_of(self, request: ProxyRequest) -> FairOrder[ProxyRequest]:
         return self._batch if request.priority is Priority.BATCH else self._live
 
-    def _behind(self, request: ProxyRequest) -> int:
-        """How many go first whatever the flow."""
-        return len(self._front) + (len(self._live) if request.priority is Priority.BATCH else 0)
+    def _place(self, request: ProxyRequest, ahead: int) -> int:
+        """Its position, from 1, when `ahead` of its own kind, live or batch, go before it."""
+        if request.priority is Priority.BATCH:
+            others = min(len(self._live), (ahead + 1) * LIVE_RUN - self._live_in_a_row)
+        else:
+            others = min(len(self._batch), (ahead + self._live_in_a_row) // LIVE_RUN)
+        return len(self._front) + ahead + others + 1
 
     def _note_empty(self) -> None:
         if self.empty():
             self._somebody.clear()
+
+
+class Presence:
+    """Counts a request among those present while the block runs. A class, since thousands wait inside of it."""
+
+    __slots__ = ("_line", "_request")
+
+    def __init__(self, line: "ProxyQueue", request: ProxyRequest) -> None:
+        self._line = line
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._line._enter(self._request)
+
+    def __exit__(self, kind: object, end: BaseException | None, trace: object) -> None:
+        self._line._leave(self._request, end)
+
+
+def told(end: BaseException | None) -> tuple[int | None, str]:
+    """The status and the error code of a request's end."""
+    if end is None:
+        return 200, ""
+    if isinstance(end, ProxyError):
+        return end.status, end.code
+    return (ProxyError.status, ProxyError.code) if isinstance(end, Exception) else (None, "")  # it left
 
 
 class ProxyQueue:
@@ -321,7 +382,8 @@ class ProxyQueue:
             async with asyncio.timeout(timeout):
                 await self._nobody.wait()
         except TimeoutError:
-            log.warning("drain: time is up, %d requests are answered 503", len(self._present))
+            if self._present:
+                log.warning("drain: time is up, %d requests are answered 503", len(self._present))
             self.interrupt_all()
 
     def interrupt_all(self) -> None:
@@ -340,15 +402,23 @@ class ProxyQueue:
 
     def eta(self, ahead: int) -> float:
         """Seconds until a request with `ahead` others before it is sent."""
+        return self._eta(ahead, [account.limits.state() for account in self._accounts])
+
+    def _eta(self, ahead: int, states: Sequence[LimitsState]) -> float:
         now = self._clock.now()
         ages = (now - began for began in self._in_flight.values())
-        return eta(ahead, [account.limits.state() for account in self._accounts], self._latencies.mean, ages)
+        return eta(ahead, states, self._latencies.mean, ages)
 
     def state(self) -> LaneState:
-        lane = Lanewide.of([account.limits.state() for account in self._accounts])
+        states = [account.limits.state() for account in self._accounts]
         waiting = self._line.qsize()
         return LaneState(
-            lane, waiting, self._line.maxsize, self.eta(waiting), self._latencies.mean, self._stops_at is not None
+            Lanewide.of(states),
+            waiting,
+            self._line.maxsize,
+            self._eta(waiting, states),
+            self._latencies.mean,
+            self._stops_at is not None,
         )
 
     def place(self, request: ProxyRequest) -> int:
@@ -363,10 +433,15 @@ class ProxyQueue:
 
     async def _dispatch(self, account: Account) -> None:
         while True:
-            await self._line.somebody()
-            permit = await account.limits.acquire()
-            if not self._hand_out(Turn(permit, account)):
-                permit.release()
+            try:
+                await self._line.somebody()
+                permit = await account.limits.acquire()
+                if not self._hand_out(Turn(permit, account)):
+                    permit.release()
+            except Exception:
+                # Whatever a limiter may do, the line must not stand still for ever.
+                log.exception("the dispatcher failed and goes on")
+                await self._clock.until(self._clock.now() + 1)
 
     def _hand_out(self, turn: Turn) -> bool:
         """To the best waiting request as of now. False if the line emptied meanwhile."""
@@ -397,7 +472,7 @@ class ProxyQueue:
 
         Raises ProxyError: LineFull, WaitTooLong and Stopping at once, the others later.
         """
-        with self._presence(request):
+        with Presence(self, request):
             self._admit(request)
             while True:
                 turn = await self._wait(request)
@@ -415,31 +490,24 @@ class ProxyQueue:
                     turn.permit.release()
                 self._clock.call_at(self._clock.now() + delay, partial(self._line.put_back, request))
 
-    @contextmanager
-    def _presence(self, request: ProxyRequest) -> Iterator[None]:
-        """Count it among those present, and tell its story when it ends, however it ends."""
+    def _enter(self, request: ProxyRequest) -> None:
         request.arrived = self._clock.now()
         self._present.add(request)
         self._nobody.clear()
-        status: int | None = None  # it left
-        error = ""
-        try:
-            yield
-            status = 200
-        except ProxyError as failure:
-            status, error = failure.status, failure.code
-            raise
-        except Exception:
-            status, error = ProxyError.status, ProxyError.code
-            raise
-        finally:
-            self._present.discard(request)
-            if not self._present:
-                self._nobody.set()
-            took = self._clock.now() - request.arrived
-            story = Story(request.id, request.caller, status, request.waited, took, request.attempts, error)
-            for listener in self._listeners:
+
+    def _leave(self, request: ProxyRequest, end: BaseException | None) -> None:
+        """Tell its story, however it ended."""
+        self._present.discard(request)
+        if not self._present:
+            self._nobody.set()
+        status, error = told(end)
+        took = self._clock.now() - request.arrived
+        story = Story(request.id, request.caller, status, request.waited, took, request.attempts, error, request.usage)
+        for listener in self._listeners:
+            try:
                 listener(story)
+            except Exception:
+                log.exception("a listener failed")
 
     def _admit(self, request: ProxyRequest) -> None:
         now = self._clock.now()
@@ -468,8 +536,7 @@ class ProxyQueue:
     async def _wait(self, request: ProxyRequest) -> Turn:
         """Until its turn or its deadline."""
         since = self._clock.now()
-        expired = DeadlineExpired(f"no answer within {request.patience:g} s (X-Request-Timeout, RESP_TIMEOUT)")
-        expiry = self._clock.call_at(request.deadline, partial(request.interrupt, expired))
+        expiry = self._clock.call_at(request.deadline, request.expire)
         try:
             return await request.turn()
         except BaseException:
@@ -482,17 +549,19 @@ class ProxyQueue:
     async def _attempt(self, request: ProxyRequest, turn: Turn) -> AsyncGenerator[Chunk, None]:
         """One call of the upstream. What it costs is settled when its answer is whole."""
         request.attempts += 1
-        began = self._in_flight[request] = self._clock.now()
+        self._in_flight[request] = self._clock.now()
         current_gate.set(turn.permit)
         passed_on.set(request.passed_on)
-        usage = Usage()
+        notes: dict[str, str] = {}
+        request.noted = notes
+        noted.set(notes)
         try:
             async with closing(request.call(turn.account.connector)) as chunks:
                 while (chunk := await self._next(request, turn.permit, chunks)) is not None:
-                    usage = Usage.told_by(chunk) or usage
+                    request.usage = Usage.told_by(chunk) or request.usage
                     yield chunk
-            turn.permit.settle(usage)
-            self._latencies.add(self._clock.now() - began)
+            turn.permit.settle(request.usage or Usage())
+            self._latencies.add(self._clock.now() - self._in_flight[request])
         finally:
             current_gate.set(None)
             del self._in_flight[request]
@@ -503,18 +572,21 @@ class ProxyQueue:
         left = self._call_timeout if request.has_begun else request.deadline - self._clock.now()
         deadline = loop.time() + left
         try:
-            async with request.interruptible(deadline) as scope:
+            async with request.interruptible(deadline):
                 if not request.has_begun:
-                    permit.on_sent = lambda: scope.reschedule(min(deadline, loop.time() + self._call_timeout))
+                    permit.on_sent = partial(self._note_sent, request, deadline)
                 return await anext(chunks, None)
         except TimeoutError:
             if request.has_begun or loop.time() < deadline:
                 raise UpstreamTimeout(self._call_timeout) from None
-            raise DeadlineExpired(
-                f"no answer within {request.patience:g} s (X-Request-Timeout, RESP_TIMEOUT)"
-            ) from None
+            raise request.too_late() from None
         finally:
             permit.on_sent = None
+
+    def _note_sent(self, request: ProxyRequest, deadline: float) -> None:
+        """From here on it counts, and its time-out runs. `deadline` is the request's own, in loop time."""
+        self._in_flight[request] = self._clock.now()
+        request.extend(min(deadline, asyncio.get_running_loop().time() + self._call_timeout))
 
     def _retry_delay(self, request: ProxyRequest, permit: Permit, error: UpstreamError) -> float | None:
         """Seconds after which it stands in line again, at the front; None if it has failed for good."""

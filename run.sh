@@ -67,7 +67,7 @@ if docker container inspect "$name" >/dev/null 2>&1; then
 fi
 
 options=(--name "$name" --restart=always --user "$user" -p "$publish:$port:8078" -v "$PWD/assets:/app/assets:z"
-  --stop-timeout $((${drain%%.*} + 10)) --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges)
+  --init --stop-timeout $((${drain%%.*} + 10)) --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges)
 [ ! -f .env ] || options+=(-v "$PWD/.env:/app/.env:ro,z")
 docker run -d "${options[@]}" "$name" "$@" >/dev/null
 

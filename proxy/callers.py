@@ -1,11 +1,13 @@
 """Who sent a request: the name of its key, else its address; and what it asks of the line in its headers."""
 
 import hmac
+import time
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from aiohttp import web
 
+from proxy import passes
 from proxy.errors import BadRequest, Unauthorized
 
 Network = IPv4Network | IPv6Network
@@ -20,20 +22,25 @@ class Callers:
     """
 
     def __init__(self, keys: Mapping[str, str], trusted: Sequence[Network]) -> None:
-        self._keys = {name: key.encode() for name, key in keys.items()}
+        self.keys = keys
         self._trusted = trusted
 
-    @property
-    def has_keys(self) -> bool:
-        return bool(self._keys)
-
     def name(self, request: web.Request) -> str:
-        """Raises Unauthorized if keys are configured and the request has none of them."""
-        if not self._keys:
+        """Raises Unauthorized if keys are configured and the request has neither one nor a pass made of one."""
+        given = key_of(request.headers)
+        return passes.holder(given, self.keys, time.time()) or self.name_of_any(request, [given])
+
+    def name_of_any(self, request: web.Request, given: Sequence[str]) -> str:
+        """The caller of whom one of these is the key. Raises Unauthorized."""
+        if not self.keys:
             return self._address(request)
-        given = key_of(request.headers).encode()
         # Every key is compared, so that the time tells nothing about where a match was found.
-        matches = [name for name, key in self._keys.items() if hmac.compare_digest(key, given)]
+        matches = [
+            name
+            for name, key in self.keys.items()
+            for candidate in given
+            if hmac.compare_digest(key.encode(), candidate.encode())
+        ]
         if not matches:
             raise Unauthorized
         return matches[0]

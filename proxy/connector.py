@@ -11,6 +11,7 @@ Optional names, found in the module in which `request_api` was defined:
 
     DIALECT = "openai"               what the API speaks
     stream_api(data)                 async iterator of chunks, each a dict or its JSON as bytes
+    forward(call)                    any path of the API, byte for byte: async iterator of its RawHead, then bytes
     startup()                        may raise CredentialMissing: only then does the start fail
     shutdown()
 
@@ -20,24 +21,32 @@ Importing a connector reads no setting, does no I/O and loads no SDK.
 import asyncio
 import importlib
 import inspect
-import os
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from contextvars import ContextVar, copy_context
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
+from json import JSONDecodeError
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
-from proxy.errors import BadRequest, ProxyError, UpstreamError
+import aiohttp
+
+from proxy.errors import BadRequest, CredentialMissing, NotFound, UpstreamError, UpstreamTimeout
+from proxy.forwarding import RawCall, RawHead
+from proxy.settings import SettingsError
+from proxy.threads import in_thread
 
 #: A call for the connector: message objects under "messages", every other field under "generate_parameters".
 Data = dict[str, Any]
-#: A piece of a streamed answer: a dict, or its JSON as bytes.
-Chunk = dict[str, Any] | bytes
+#: A piece of an answer: a dict or its JSON as bytes; of a forwarded one, its head and then its bytes as they come.
+Chunk = dict[str, Any] | bytes | RawHead
 
-#: Threads for connectors whose `request_api` is a plain function, all lanes together.
-MAX_THREADS = 64
+#: The three functions that make a module a connector.
+FUNCTIONS = ("validate_data", "request_api", "get_info")
 
 
 class Gate(Protocol):
@@ -56,18 +65,37 @@ class Gate(Protocol):
 #: The permit under which the current call runs; None outside the line (a token request, a script).
 current_gate: ContextVar[Gate | None] = ContextVar("current_gate", default=None)
 
+#: The loop that the current call belongs to, for the parts of a connector that run in threads.
+home_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("home_loop", default=None)
+
 #: Headers of the caller that go along with the current call (X-Request-ID and its like).
 passed_on: ContextVar[Mapping[str, str]] = ContextVar("passed_on", default={})  # noqa: B039 - never changed
+#: Where `note` writes: headers for the answer to the current call.
+noted: ContextVar[dict[str, str] | None] = ContextVar("noted", default=None)
+
+
+def note(header: str, value: str) -> None:
+    """Add a header to the caller's answer: what a connector did that the caller should know. Latin-1 text."""
+    headers = noted.get()
+    if headers is not None:
+        headers[header] = value
 
 
 def mark_sent() -> None:
     """Say that the bytes of the current call go out now, so that the next call keeps its distance from here.
 
     For connectors that do not use `proxy.upstream` and prepare for long before they send; without it a call counts
-    from its start. Outside the line it does nothing.
+    from its start. May be called in a thread. Outside the line it does nothing.
     """
-    gate = current_gate.get()
-    if gate is not None:
+    gate, home = current_gate.get(), home_loop.get()
+    if gate is None or home is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with suppress(RuntimeError):  # the service has stopped meanwhile
+            home.call_soon_threadsafe(gate.mark_sent)
+    else:
         gate.mark_sent()
 
 
@@ -89,10 +117,14 @@ class Connector:
     def dialect(self) -> str:
         return str(getattr(self.home, "DIALECT", "openai"))
 
-    @property
+    @cached_property
     def is_gated(self) -> bool:
         """Whether its calls go out through `proxy.upstream`, which holds each at its pace slot."""
-        return any(getattr(value, "__module__", "") == "proxy.upstream" for value in vars(self.home).values())
+        upstream = sys.modules.get("proxy.upstream")
+        client: Any = getattr(upstream, "Upstream", None)
+        return upstream is not None and any(
+            value is upstream or value is client or isinstance(value, client) for value in vars(self.home).values()
+        )
 
     def validate(self, data: Data) -> None:
         """Ask the connector whether the call makes sense. Raises BadRequest with its words."""
@@ -116,7 +148,9 @@ class Connector:
         """The answer's chunks; one chunk, the whole answer, if the connector does not stream."""
         stream_api = getattr(self.home, "stream_api", None)
         if stream_api is None:
-            async with closing(self.request(data)) as answers:
+            # What cannot stream must not ask its API to.
+            parameters = {name: value for name, value in data["generate_parameters"].items() if name != "stream"}
+            async with closing(self.request({**data, "generate_parameters": parameters})) as answers:
                 async for answer in answers:
                     yield answer
             return
@@ -126,12 +160,32 @@ class Connector:
                 async for chunk in chunks:
                     yield chunk
 
+    async def forward(self, call: RawCall) -> AsyncIterator[Chunk]:
+        """The API's own answer, byte for byte: its head, then its body as it comes."""
+        forward = getattr(self.home, "forward", None)
+        if forward is None:
+            raise NotFound(f"the connector {self.name} does not pass on its API's own paths")
+        await self._pass_gate()
+        with foreign_errors_named(self.name):
+            async with closing(forward(call)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
     async def info(self) -> dict[str, Any]:
-        info = await _called(self.get_info)
+        with foreign_errors_named(self.name):
+            info = await _called(self.get_info)
         return info if isinstance(info, dict) else {}
 
     async def startup(self) -> None:
-        await self._optional("startup")
+        """Raises CredentialMissing or SettingsError as the connector does, ConnectorError for all else."""
+        try:
+            await self._optional("startup")
+        except (CredentialMissing, SettingsError):
+            raise
+        except Exception as error:
+            raise ConnectorError(
+                f"the connector {self.name} failed in startup(): {described(error)}{place_told(error)}"
+            ) from error
 
     async def shutdown(self) -> None:
         await self._optional("shutdown")
@@ -144,13 +198,18 @@ class Connector:
                 await outcome
 
     async def _pass_gate(self) -> None:
+        home_loop.set(asyncio.get_running_loop())
         gate = current_gate.get()
         if gate is not None and not self.is_gated:
             await gate.gate()
 
 
 class foreign_errors_named:
-    """Turn what a connector's own client raises for a broken connection into an UpstreamError, once, at the border."""
+    """Turn what a connector's own client raises into an UpstreamError, once, at the border.
+
+    Its exceptions for an HTTP status (aiohttp, urllib, requests) keep that status; a time-out is not tried again, for
+    the call may have been billed; a broken connection and an answer that is no JSON are.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -158,10 +217,25 @@ class foreign_errors_named:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, ProxyError):
-            raise UpstreamError(
-                None, message=f"the connector {self._name} lost its upstream: {type(error).__name__}"
-            ) from error
+        if not isinstance(error, OSError | aiohttp.ClientError | JSONDecodeError):
+            return
+        status = told_status(error)
+        if status is not None:
+            raise UpstreamError(status) from error
+        if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise UpstreamTimeout(message=f"the upstream did not answer the connector {self._name} in time") from error
+        raise UpstreamError(
+            None, message=f"the connector {self._name} got no answer from its upstream: {type(error).__name__}"
+        ) from error
+
+
+def told_status(error: Exception) -> int | None:
+    """The HTTP status that an exception stands for: `status` of aiohttp, `code` of urllib, `response` of requests."""
+    if isinstance(error, aiohttp.ClientError):
+        status = getattr(error, "status", None)
+    else:
+        status = getattr(error, "code", getattr(getattr(error, "response", None), "status_code", None))
+    return status if isinstance(status, int) and 400 <= status <= 599 else None
 
 
 @asynccontextmanager
@@ -175,17 +249,11 @@ async def closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[C
             await aclose()
 
 
-_threads: ThreadPoolExecutor | None = None
-
-
 async def _called(function: Callable[..., Any], *args: Any) -> Any:
     """Await an async function; run a plain one in a thread, so that it cannot hold up the line."""
     if inspect.iscoroutinefunction(function):
         return await function(*args)
-    global _threads  # noqa: PLW0603 - made at first use: most connectors are async
-    if _threads is None:
-        _threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="connector")
-    call = asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, function, *args)
+    call = in_thread(function, *args)
     try:
         outcome = await asyncio.shield(call)
     except asyncio.CancelledError:
@@ -210,44 +278,89 @@ def from_functions(
 def load_connector(name: str) -> Connector:
     """Import the module `name` (dots allowed, ".py" forgiven) and check that it keeps the contract.
 
+    It is looked for beside app.py, among the installed packages, and in the current folder.
     Raises ConnectorError saying whether there is no such module, or it failed to import, or what it lacks.
     """
-    name = name.removesuffix(".py").replace("/", ".")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConnectorError(missing_module(name, error)) from None
-    except Exception as error:
-        raise ConnectorError(failed_import(name, error)) from error
-    missing = [
-        wanted for wanted in ("validate_data", "request_api", "get_info") if not callable(getattr(module, wanted, None))
-    ]
-    if missing:
+    module_name = name.removeprefix("./").removesuffix(".py").replace("/", ".")
+    if not all(module_name.split(".")):
         raise ConnectorError(
-            f"the connector {name} lacks {', '.join(missing)}: a connector is a module with the functions "
-            "validate_data(data), request_api(data) and get_info(); see docs/connectors.md"
+            f"CONNECTOR={name} is not a module's name: put its file beside app.py or into the current folder and "
+            "name it without the path, such as my_connector"
         )
-    return Connector(name, module.validate_data, module.request_api, module.get_info, module)
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, last: nothing there hides a module of ours
+    with importing(module_name):
+        module = importlib.import_module(module_name)
+    if missing := lacking(module):
+        raise ConnectorError(incomplete(module_name, missing))
+    return Connector(module_name, module.validate_data, module.request_api, module.get_info, module)
 
 
-def missing_module(name: str, error: ModuleNotFoundError) -> str:
-    """Tell "there is no such connector" from "the connector needs a module that is not installed"."""
-    if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+class importing:
+    """Say kindly why the connector that is imported in the block cannot be. Raises ConnectorError.
+
+    `name` is for blocks that know it; else it is learnt from what went wrong.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception | SystemExit):
+            # The first frame is the block's own, so the connector's are those after it.
+            place = last_place(traceback.extract_tb(trace)[1:])
+            raise ConnectorError(why_not(error, self._name, place)) from error
+
+
+def why_not(error: BaseException, name: str, place: traceback.FrameSummary | None) -> str:
+    """Tell "there is no such connector" from "it is not complete", "it is no Python" and "it failed"."""
+    name = name or (Path(place.filename).stem if place else str(getattr(error, "name", "")))
+    if isinstance(error, ModuleNotFoundError) and place is None:
         return (
             f"there is no connector module {name!r}: put {name.replace('.', '/')}.py beside app.py or into the "
             "current folder, or name another one with CONNECTOR"
         )
+    if isinstance(error, ImportError) and place is None and (missing := lacking(sys.modules.get(name))):
+        return incomplete(name, missing)
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"the connector {name} needs the module {error.name!r}, which is not installed: "
+            f"install it (pip install {error.name}) or name another connector with CONNECTOR"
+        )
+    if isinstance(error, SyntaxError):
+        return f"the connector {name} is not valid Python: {error.msg} (line {error.lineno} of {error.filename})"
     return (
-        f"the connector {name} needs the module {error.name!r}, which is not installed: "
-        f"install it (pip install {error.name}) or name another connector with CONNECTOR"
+        f"the connector {name} failed to import: {described(error)}{at(place)}. "
+        "Importing a connector must read no setting and do no I/O: startup() is the place for that"
     )
 
 
-def failed_import(name: str, error: Exception) -> str:
-    where = f" (line {error.lineno} of {error.filename})" if isinstance(error, SyntaxError) else ""
+def lacking(module: object) -> list[str]:
+    return [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
+
+
+def incomplete(name: str, missing: list[str]) -> str:
     return (
-        f"the connector {name} was found but failed to import: {type(error).__name__}: {error}{where}. "
-        "Importing a connector must read no setting and do no I/O"
+        f"the connector {name} lacks {', '.join(missing)}: a connector is a module with the functions "
+        "validate_data(data), request_api(data) and get_info(); see docs/connectors.md"
     )
+
+
+def described(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_told(error: BaseException) -> str:
+    return at(last_place(traceback.extract_tb(error.__traceback__)))
+
+
+def last_place(frames: list[traceback.FrameSummary]) -> traceback.FrameSummary | None:
+    """Where it happened, the import machinery aside; None if nowhere else."""
+    return next((frame for frame in reversed(frames) if "importlib" not in frame.filename), None)
+
+
+def at(place: traceback.FrameSummary | None) -> str:
+    return f" (line {place.lineno} of {place.filename})" if place else ""

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 import orjson
 
+#: Seconds: a day.
+LONGEST_RETRY_AFTER = 86_400.0
+
 
 class ProxyError(Exception):
     """A request failed. `status` is the HTTP status, `retry_after` is in seconds (None: no such header)."""
@@ -19,7 +22,8 @@ class ProxyError(Exception):
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip())
-        self.retry_after = retry_after
+        # An upstream may say anything, "inf" too.
+        self.retry_after = None if retry_after is None else min(retry_after, LONGEST_RETRY_AFTER)
 
     @property
     def message(self) -> str:
@@ -119,8 +123,8 @@ class UpstreamError(ProxyError):
 
     code = "upstream_error"
 
-    #: The upstream's own refusals that a caller can act upon; they pass through as they are.
-    PASSED = frozenset({400, 402, 403, 404, 413, 422, 423})
+    #: Refusals that are no answer to the caller's request: of our credential, of our pace, of a proxy between.
+    NOT_PASSED = frozenset({401, 407, 408, 429})
 
     def __init__(
         self,
@@ -130,6 +134,8 @@ class UpstreamError(ProxyError):
         message: str = "",
     ) -> None:
         self.upstream_status = status
+        #: The upstream's own headers, as far as a caller may see them, for those who get its answer as it is.
+        self.answer_headers: tuple[tuple[str, str], ...] = ()
         self.body = body.encode() if isinstance(body, str) else body
         super().__init__(message or self._told(), retry_after=retry_after)
 
@@ -141,9 +147,15 @@ class UpstreamError(ProxyError):
 
     @property
     def status(self) -> int:  # type: ignore[override]  # the family's constant is a question here
-        if self.upstream_status in self.PASSED:
-            return int(self.upstream_status)
+        told = self.upstream_status
+        if told is not None and 400 <= told < 500 and told not in self.NOT_PASSED:
+            return told  # the caller's business, as it is
         return self.upstream_status if self.upstream_status in (503, 504) else 502
+
+    @property
+    def is_as_told(self) -> bool:
+        """The upstream did answer, and its answer is about the request: whoever wants it raw gets it as it is."""
+        return self.upstream_status is not None
 
     @property
     def is_throttled(self) -> bool:
@@ -174,17 +186,23 @@ class CredentialRefused(UpstreamError):
         return 502
 
     @property
+    def is_as_told(self) -> bool:
+        return False
+
+    @property
     def is_retryable(self) -> bool:
         return False
 
 
 class UpstreamTimeout(UpstreamError):
-    """The upstream was slower than EXP_RESP_TIMEOUT. Not retried: the call may have been billed."""
+    """The upstream was slower than EXP_RESP_TIMEOUT, or than its connector waits. Not retried: it may be billed."""
 
     code = "upstream_timeout"
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(None, message=f"the upstream did not answer within {seconds:g} s (EXP_RESP_TIMEOUT)")
+    def __init__(self, seconds: float = 0.0, message: str = "") -> None:
+        super().__init__(
+            None, message=message or f"the upstream did not answer within {seconds:g} s (EXP_RESP_TIMEOUT)"
+        )
 
     @property
     def status(self) -> int:  # type: ignore[override]

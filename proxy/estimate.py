@@ -64,16 +64,15 @@ def eta(ahead: int, states: Sequence[LimitsState], latency: float | None, ages: 
     """Seconds until a request with `ahead` others before it is sent.
 
     Args:
-        latency: mean seconds of a call; None before the first answer.
+        latency: mean seconds of a call; None before the first answer: then the pace alone is known, and the one call
+            that is under way is no measure for those after it.
         ages: seconds since each call in flight was sent, the oldest first.
     """
     lane = Lanewide.of(states)
     by_pace = lane.next_send + ahead * lane.interval
-    if lane.allowed is None or ahead < lane.allowed - lane.in_flight:
+    if latency is None or lane.allowed is None or ahead < lane.allowed - lane.in_flight:
         return by_pace
     oldest = next(iter(ages), 0.0)
-    # Before the first answer all that is known is that a call takes at least as long as the oldest one has.
-    latency = oldest if latency is None else latency
     ahead -= max(0, lane.allowed - lane.in_flight)
     by_slots = max(0.0, latency - oldest) + ahead / lane.allowed * latency
     return max(by_pace, by_slots)

@@ -1,5 +1,6 @@
 """A lane: one upstream with its accounts, their limits and the line that waits for them."""
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 
 from proxy.connector import Chunk, Connector
 from proxy.estimate import Lanewide
-from proxy.limits import Limits
+from proxy.limits import Limits, Usage
 
 #: Makes one attempt at an upstream. A plain answer is a stream of one chunk.
 Call = Callable[[Connector], AsyncIterator[Chunk]]
@@ -41,6 +42,45 @@ class LaneState:
     mean_latency: float | None
     is_stopping: bool
 
+    def rate_limit_headers(self) -> dict[str, str]:
+        """RateLimit and RateLimit-Policy (IETF draft): what the lane allows, and what of it is free for newcomers.
+
+        For the pace, `r` is how many more requests would be sent within the next minute; `t` is always the seconds
+        until a newcomer's is.
+        """
+        limits, places = self.limits, self.size - self.waiting
+        if limits.rpm is not None:
+            policy = f'"pace";q={max(1, int(limits.rpm))};w={max(60, round(60 / limits.rpm))}'
+            free = int((60 - limits.next_send) / limits.interval) - self.waiting
+        elif limits.allowed is not None:
+            policy = f'"in-flight";q={limits.concurrency};qu="concurrent-requests"'
+            free = limits.allowed - limits.in_flight - self.waiting
+        else:
+            policy = f'"line";q={self.size};qu="concurrent-requests"'
+            free = places
+        name = policy.partition(";")[0]
+        return {
+            "RateLimit-Policy": policy,
+            "RateLimit": f"{name};r={max(0, min(free, places))};t={math.ceil(self.eta)}",
+        }
+
+    def info(self, name: str) -> dict[str, Any]:
+        """For people: the limits as set, what holds just now, and who waits. Times in seconds."""
+        limits = self.limits
+        return {
+            "name": name,
+            "requests-a-minute": limits.rpm,
+            "requests-in-flight-limit": limits.concurrency,
+            "requests-in-flight-limit-now": limits.allowed,
+            "in-flight": limits.in_flight,
+            "waiting": self.waiting,
+            "waiting-limit": self.size,
+            "eta": round(self.eta, 3),
+            "paused": round(limits.paused, 3),
+            "mean-latency": None if self.mean_latency is None else round(self.mean_latency, 3),
+            "stopping": self.is_stopping,
+        }
+
 
 class Enrolled(Protocol):
     """A request in a line, as far as the edge knows it."""
@@ -48,6 +88,9 @@ class Enrolled(Protocol):
     id: str
     position: int
     waited: float
+    attempts: int
+    usage: Usage | None
+    noted: Mapping[str, str]
 
 
 class Line(Protocol):

@@ -37,6 +37,11 @@ class Once(Generic[T]):
             raise UpstreamError(None, message="the connection to the upstream was closed")
         return run.result()
 
+    @property
+    def is_good(self) -> bool:
+        """Whether a call now gets a remembered outcome."""
+        return self._run is not None and self._run.done() and self._clock.now() < self._good_until
+
     def start(self) -> None:
         """See that it runs, without waiting for it; its error is for those who wait."""
         self._run = self._current()

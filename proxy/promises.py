@@ -1,7 +1,7 @@
 """Places kept for callers who were refused: whoever comes back after its Retry-After is admitted."""
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 
 #: Seconds for which a place is kept after the moment that was told.
 GRACE = 60.0
@@ -32,15 +32,17 @@ class Promises:
 
     def redeem(self, caller: str, now: float) -> bool:
         """True, once for each promise, if the caller was told to come back by now."""
-        kept = self._due.get(caller)
+        kept = self._due.get(caller, [])
+        forgotten = bisect_left(kept, now - GRACE)
+        del kept[:forgotten]
         # Network and timers may deliver a caller a hair before the whole second it was told.
-        if not kept or kept[0] > now + 0.05:
-            return False
-        is_in_time = kept.pop(0) + GRACE >= now
-        self._count -= 1
+        is_due = bool(kept) and kept[0] <= now + 0.05
+        if is_due:
+            del kept[0]
+        self._count -= forgotten + is_due
         if not kept:
-            del self._due[caller]
-        return is_in_time or self.redeem(caller, now)
+            self._due.pop(caller, None)
+        return is_due
 
     def _sweep(self, now: float) -> None:
         if now - self._swept < SWEEP:

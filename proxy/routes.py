@@ -3,6 +3,7 @@
 from functools import partial
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from proxy.dialects import Dialect
 from proxy.dialects.gigachat import GigaChat
@@ -13,23 +14,33 @@ from proxy.serving import Edge
 GIGACHAT = GigaChat()
 #: How GigaChat's SDK names itself.
 SDK = "GigaChat-python-lib"
+#: Where the API's own paths begin, for everybody and for the SDK, whose users know the API's base address to end so.
+API = "/api/{version:v[12]}"
+SDK_API = "/{version:v[12]}"
 
 
-def add_routes(app: web.Application, edge: Edge, native: Native) -> None:
-    app.add_routes(
-        [
-            web.post("/", partial(edge.chat, native)),
-            web.get("/", partial(edge.info, native)),
-            web.get("/health", partial(edge.health, native)),
-            web.post("/api/v1/chat/completions", partial(edge.chat, GIGACHAT)),
-            web.post("/v1/chat/completions", partial(sdk_chat, edge)),
-        ]
-    )
+def routes(edge: Edge, native: Native) -> list[web.RouteDef]:
+    """A trailing slash is no other path."""
+    table: list[tuple[str, str, Handler]] = [
+        ("POST", "/", partial(edge.chat, native)),
+        ("GET", "/", partial(edge.info, native)),
+        ("GET", "/health", partial(edge.health, native)),
+        ("POST", "/api/v2/oauth", partial(edge.token, GIGACHAT)),
+        ("POST", "/api/v1/token", partial(edge.token, GIGACHAT)),
+        ("POST", "/v1/token", partial(sdk_only, partial(edge.token, GIGACHAT))),
+        ("*", API + "/{path:.+}", partial(edge.forward, GIGACHAT)),
+        ("*", SDK_API + "/{path:.+}", partial(sdk_only, partial(edge.forward, GIGACHAT))),
+    ]
+    return [
+        web.route(method, spelling, serve)
+        for method, path, serve in table
+        for spelling in sorted({path, path.rstrip("/") + "/"} if "{path" not in path else {path})
+    ]
 
 
 def dialect_for(native: Native, request: web.Request) -> Dialect:
     """In which dialect a failure of this request is told."""
-    if request.path.startswith("/api/") or (request.path.startswith("/v1/") and is_sdk(request)):
+    if request.path.startswith("/api/") or (request.path.startswith(("/v1/", "/v2/")) and is_sdk(request)):
         return GIGACHAT
     return native
 
@@ -38,8 +49,7 @@ def is_sdk(request: web.Request) -> bool:
     return SDK in request.headers.get("User-Agent", "")
 
 
-async def sdk_chat(edge: Edge, request: web.Request) -> web.StreamResponse:
-    """Under /v1 for the SDK alone: its users know the API's own base address to end so."""
+async def sdk_only(serve: Handler, request: web.Request) -> web.StreamResponse:
     if not is_sdk(request):
         raise NotFound(f"there is nothing at {request.path}")
-    return await edge.chat(GIGACHAT, request)
+    return await serve(request)

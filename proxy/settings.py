@@ -10,17 +10,18 @@
 
 import logging
 import os
-import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from io import StringIO
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from dotenv.parser import parse_stream
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -90,6 +91,7 @@ MaybeText = Annotated[str | None, Unit("text")]
 Secret = Annotated[SecretStr | None, Unit("secret", is_secret=True)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), Unit("http:// or https:// address")]
 File = Annotated[Annotated[Path, BeforeValidator(_file)] | None, Unit("path of a readable file")]
+NewFile = Annotated[Annotated[Path, AfterValidator(Path.expanduser)] | None, Unit("path of a file, each its own")]
 Flag = Annotated[bool, Unit("true or false", bare="true")]
 MaybeFlag = Annotated[bool | None, Unit("true or false", bare="true")]
 Port = Annotated[int, Field(ge=0, le=65535), Unit("0 to 65535")]
@@ -127,6 +129,8 @@ class Settings(BaseSettings):
     port: Port = knob(8078, "Port to listen on; 0 takes any free one.", "PROXY_PORT", "GPT2GIGA_PORT")
     app_name: Text = knob("gigachat-proxy", "Name in the `app` field of native answers.")
     log_level: Level = knob("INFO", "Least severe message that is logged.", "GPT2GIGA_VERBOSE")
+    log_file: NewFile = knob(None, "File that the log also goes to; 0600, rotated at 50 MB, 3 older ones kept.")
+    requests_log_file: NewFile = knob(None, "File that gets a JSON line for each request; kept like LOG_FILE.")
     connector: MaybeText = knob(None, "Module that calls the API; unset: the one proxy_request.py imports.")
     sandbox: AutoOnOff = knob("off", "Serve from the built-in emulator; auto: if a credential is missing.")
     drain_timeout: Duration = knob(30, "How long waiting requests are still served after SIGTERM.")
@@ -165,6 +169,13 @@ class Settings(BaseSettings):
     gigachat_cert_file: File = knob(None, "Client certificate.", "MTLS_CERT_FILE_PATH")
     gigachat_key_file: File = knob(None, "Key of the client certificate.", "MTLS_KEY_FILE_PATH")
     gigachat_key_file_password: Secret = knob(None, "Password of that key.")
+
+    @field_validator("requests_log_file")
+    @classmethod
+    def _not_the_log_file(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if path is not None and path == others.data.get("log_file"):
+            raise ValueError("LOG_FILE is that file already")
+        return path
 
     @property
     def concurrency(self) -> int | None:
@@ -303,36 +314,26 @@ def _environment(env: Mapping[str, str]) -> Source:
     return {name: Found(name, value.strip(), "in the environment") for name, value in ours.items()}
 
 
-# NAME=value, export NAME='value', NAME="value", each with a comment after it if one likes.
-ENTRY: Final = re.compile(
-    r"""\s*(?:export\s+)?(?P<name>\w+)\s*=
-    (?:\s*(?P<quote>["'])(?P<quoted>.*?)(?P=quote) | (?!\s*["'])(?P<plain>.*?))
-    (?:\s+\#.*)?\s*$""",
-    re.VERBOSE,
-)
-
-
 def _env_file(path: Path) -> Source:
     """What an env file gives; names that are not ours may stand there too."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
+        entries = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig")))) if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {path}; it must be a readable text file in UTF-8 ({error})") from None
     source: Source = {}
-    for number, line in enumerate(lines, 1):
-        where = f"in {path}:{number}"
-        if entry := ENTRY.match(line):
-            source[entry["name"]] = Found(entry["name"], _unquoted(entry), where)
-            _warn_if_misspelt(entry["name"], where)
-        elif (name := re.match(r"\s*(?:export\s+)?(\w*)", line)) and name[1] in _names():
-            raise SettingsError(f"{name[1]} {where} cannot be read; allowed: {name[1]}=value, every quote closed")
+    for entry in entries:
+        text = entry.original.string.lstrip()
+        blank = entry.original.string[: -len(text) or None].count(
+            "\n"
+        )  # the parser counts blank lines as its beginning
+        where = f"in {path}:{entry.original.line + blank}"
+        name = entry.key or text.removeprefix("export ").replace("=", " ").replace(":", " ").partition(" ")[0]
+        if entry.error and name in _names():
+            raise SettingsError(f"{name} {where} cannot be read; allowed: {name}=value, every quote closed")
+        if entry.key is not None and not entry.error:
+            source[name] = Found(name, (entry.value or "").strip(), where)
+            _warn_if_misspelt(name, where)
     return source
-
-
-def _unquoted(entry: re.Match[str]) -> str:
-    if entry["quote"] is None:
-        return entry["plain"].strip()
-    return re.sub(r'\\(["\\$])', r"\1", entry["quoted"]) if entry["quote"] == '"' else entry["quoted"]
 
 
 def _warn_if_misspelt(name: str, where: str) -> None:

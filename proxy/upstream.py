@@ -19,6 +19,7 @@ from yarl import URL
 
 from proxy.connector import Gate, current_gate, passed_on
 from proxy.errors import UpstreamError
+from proxy.forwarding import to_the_caller
 
 #: Seconds to open a connection, TLS included. Until then nothing has been sent and nothing counts.
 CONNECT_TIMEOUT = 10.0
@@ -65,10 +66,12 @@ class Upstream:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         is_counted: bool = True,
+        is_raw: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response, whatever its status, its body unread. Raises UpstreamError if none comes.
 
         `is_counted=False` is for requests that are no calls of the API (tokens): they pass no gate.
+        `is_raw` leaves the answer's bytes as they come, compressed if they are.
         """
         send = Send(current_gate.get() if is_counted else None, body is not None)
         with connection_errors_named():
@@ -79,6 +82,7 @@ class Upstream:
                 data=body,
                 ssl=self._tls(url),
                 allow_redirects=False,
+                auto_decompress=not is_raw,
                 trace_request_ctx=send,
             ) as response:
                 yield response
@@ -140,7 +144,9 @@ async def raise_for_status(response: aiohttp.ClientResponse) -> None:
         body = b""
         while len(body) < MAX_ERROR_BODY and (piece := await response.content.read(MAX_ERROR_BODY - len(body))):
             body += piece
-        raise UpstreamError(response.status, body, retry_after_seconds(response.headers))
+        error = UpstreamError(response.status, body, retry_after_seconds(response.headers))
+        error.answer_headers = to_the_caller(response.headers)
+        raise error
 
 
 def decoded(body: bytes) -> dict[str, object]:

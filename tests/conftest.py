@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
+import hypothesis  # noqa: F401 - early: its plugin would import it in the last moment, when a trace may be parsed
 import pytest
 from running import Proxy, StartProxy, settings_for
 

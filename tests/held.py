@@ -27,8 +27,14 @@ class HeldClock(Clock):
     async def settle(self) -> None:
         """Let everybody run who can run without time passing."""
         await asyncio.sleep(0)
-        while self._loop._ready:
+        while self._loop._ready:  # noqa: ASYNC110 - no event tells that the loop has nothing left to do
             await asyncio.sleep(0)
+
+    async def step(self) -> None:
+        """One turn of the loop; time passes only if nobody can run without it."""
+        await asyncio.sleep(0)
+        if not self._loop._ready and (rings := self._next_timer()) < float("inf"):
+            self._time = max(self._time, rings)
 
     async def forward(self, seconds: float) -> None:
         """Let time pass, stopping at each timer on the way."""

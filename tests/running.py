@@ -65,6 +65,14 @@ def waiting(proxy: Proxy) -> int:
     return proxy.service.line.state().waiting
 
 
+async def busy(proxy: Proxy, seconds: float) -> asyncio.Task[Answer]:
+    """One call in flight for this long; with EXT_MAX_REQUESTS=1 whoever comes after it waits in line."""
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": seconds})
+    first = asyncio.create_task(proxy.ask("first"))
+    await until(lambda: proxy.service.line.state().limits.in_flight == 1 and waiting(proxy) == 0)
+    return first
+
+
 StartProxy = Callable[..., Any]
 
 

@@ -23,9 +23,9 @@ async def ask_in_order(proxy: Proxy, texts: list[str], **more: Any) -> list[asyn
 
 
 async def occupy(proxy: Proxy) -> asyncio.Task[Answer]:
-    """One call in flight that takes the only slot."""
+    """One call in flight that takes the only slot: the upstream has it."""
     first = asyncio.create_task(proxy.ask("first"))
-    await until(lambda: proxy.service.line.state().limits.in_flight == 1 and waiting(proxy) == 0)
+    await until(lambda: bool(proxy.giga.state.calls.to("/chat/completions")))
     return first
 
 
@@ -280,8 +280,8 @@ async def test_who_leaves_in_flight_frees_the_slot_and_ends_the_call(start_proxy
     await asyncio.gather(leaver, return_exceptions=True)
     assert (await proxy.ask("next")).status == 200
     await until(lambda: proxy.service.line.state().limits.in_flight == 0)
-    calls = await proxy.calls()
-    assert calls[0]["disconnected"] and [call["status"] for call in calls][1:] == [200]
+    await until(lambda: proxy.giga.state.calls.to("/chat/completions")[0].disconnected)
+    assert [call["status"] for call in await proxy.calls()][1:] == [200]
 
 
 async def test_who_leaves_in_the_middle_of_a_stream_frees_the_slot(start_proxy: StartProxy) -> None:

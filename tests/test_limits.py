@@ -150,6 +150,16 @@ async def test_what_was_not_sent_was_not_taken(clock):
     assert clock.now() == 1000
 
 
+async def test_what_is_given_back_by_the_last_is_not_lost_because_an_earlier_one_is_slow(clock):
+    """The slot of the second of two is free again when it is returned, though the first is still on its way."""
+    limits = LocalLimits(rpm=60, clock=clock)
+    await limits.acquire()
+    second = await clock.wait_for(limits.acquire())
+    second.release()
+    await limits.acquire()
+    assert clock.now() == pytest.approx(1000 + limits.interval - LEAD)
+
+
 async def test_a_permit_returned_unsent_wakes_who_waits_for_the_pace(clock):
     """It need not sleep out an interval that nobody uses."""
     limits = LocalLimits(rpm=60, clock=clock)
@@ -185,6 +195,16 @@ async def test_every_send_is_told(clock):
     await permit.gate()
     await permit.gate()
     assert told == [True, True]
+
+
+async def test_those_at_the_gate_go_in_the_order_of_coming_to_it(clock):
+    """A dispatch chose them one by one; nobody overtakes in the last moment."""
+    limits = LocalLimits(rpm=60, clock=clock)
+    permits = [await clock.wait_for(limits.acquire()) for _ in range(9)]
+    limits._paused_until = clock.now() + 100
+    await clock.wait_for(asyncio.gather(*[permit.gate() for permit in permits]))
+    sent = [permit.sent_at for permit in permits]
+    assert sent == sorted(sent)
 
 
 # ---- Concurrency ----
@@ -226,10 +246,27 @@ async def test_a_call_in_a_thread_keeps_its_slot_until_it_is_done(clock):
 async def test_a_send_after_the_release_does_not_upset_the_count(clock):
     """A call in a thread may say `mark_sent` after its caller has left; the pace is kept, the places stay right."""
     limits = LocalLimits(rpm=60, clock=clock)
-    permit = await limits.acquire()
-    permit.release()
-    permit.mark_sent()
-    assert limits.state().next_send == pytest.approx(limits.interval)
+    gone = await limits.acquire()
+    gone.release()
+    gone.mark_sent()
+    await clock.wait_for(limits.acquire())
+    assert clock.now() == pytest.approx(1000 + limits.interval - LEAD)
+    second = asyncio.create_task(limits.acquire())
+    assert await is_waiting(clock, second)
+    second.cancel()
+
+
+async def test_a_success_that_allows_one_more_lets_the_next_go_at_once(clock):
+    """Before the call that brought it is released."""
+    limits = LocalLimits(concurrency=2, clock=clock)
+    permit = await send(limits)
+    permit.throttled(1)
+    await clock.forward(1)
+    waiting = asyncio.create_task(limits.acquire())
+    for _ in range(FIRST_RUN):
+        assert await is_waiting(clock, waiting)
+        permit.settle(Usage())
+    assert not await is_waiting(clock, waiting)
 
 
 # ---- Pauses ----
@@ -245,6 +282,18 @@ async def test_retry_after_pauses_every_call_of_the_account(clock):
     assert (await clock.wait_for(send(limits))).sent_at == pytest.approx(1007)
 
 
+async def test_after_a_pause_those_at_the_gate_go_before_the_next_is_let_off(clock):
+    """The pace does not crowd after a pause either."""
+    limits = LocalLimits(rpm=60, concurrency=99, clock=clock)
+    refused = await send(limits)
+    first, second = await clock.wait_for(limits.acquire()), await clock.wait_for(limits.acquire())
+    refused.throttled(100)
+    resumed = clock.now() + 100
+    gates = asyncio.gather(first.gate(), second.gate())
+    assert (await clock.wait_for(send(limits))).sent_at == pytest.approx(resumed + 2 * limits.interval)
+    await gates
+
+
 @pytest.mark.parametrize("retry_after", [None, 0])
 async def test_without_retry_after_the_pause_doubles_from_429_to_429(clock, retry_after):
     """Half fixed, half random; a Retry-After of 0 says nothing; an answer in between begins anew."""
@@ -258,7 +307,9 @@ async def test_without_retry_after_the_pause_doubles_from_429_to_429(clock, retr
 
     pauses = [await pause() for _ in range(9)]
     assert pauses == pytest.approx([min(MAX_BACKOFF, FIRST_BACKOFF * 2**n) * 0.75 for n in range(9)])
-    (await clock.wait_for(send(limits))).settle(Usage())
+    answered = await clock.wait_for(send(limits))
+    answered.settle(Usage())
+    answered.release()
     assert await pause() == pytest.approx(FIRST_BACKOFF * 0.75)
 
 
@@ -372,6 +423,7 @@ async def test_whoever_stops_waiting_for_a_permit_takes_nothing(clock):
     assert leaving.cancelled()
     assert staying.done()
     assert limits.state().in_flight == 1
+    assert not limits._resting
 
 
 async def test_whoever_leaves_at_the_gate_takes_no_pace_slot(clock):

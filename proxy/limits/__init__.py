@@ -12,11 +12,15 @@ A limiter belongs to one account of one upstream. Whoever wants to call takes a 
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+
+#: The usage in a body or in an event, one level of details deep.
+USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +31,23 @@ class Usage:
     completion_tokens: int = 0
 
     @classmethod
-    def told_by(cls, chunk: dict[str, Any] | bytes) -> "Usage | None":
-        """What an answer or a chunk of one says of its cost; None if it says nothing."""
-        if isinstance(chunk, bytes):
-            if b'"usage"' not in chunk:
-                return None
-            try:
-                chunk = orjson.loads(chunk)
-            except orjson.JSONDecodeError:
-                return None
-        told = chunk.get("usage") if isinstance(chunk, dict) else None
+    def told_by(cls, chunk: object) -> "Usage | None":
+        """What an answer, a chunk or a piece of raw bytes says of its cost; None if it says nothing."""
+        told = usage_in(chunk) if isinstance(chunk, bytes) else chunk.get("usage") if isinstance(chunk, dict) else None
         if not isinstance(told, dict):
             return None
         sent = told.get("prompt_tokens", told.get("input_tokens"))
         received = told.get("completion_tokens", told.get("output_tokens"))
         return cls(sent if isinstance(sent, int) else 0, received if isinstance(received, int) else 0)
+
+
+def usage_in(piece: bytes) -> object:
+    """The last usage in a body or an event, parsed; None if there is none."""
+    found = USAGE.findall(piece) if b'"usage"' in piece else []
+    try:
+        return orjson.loads(found[-1]) if found else None
+    except orjson.JSONDecodeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ LEAD = 0.003
 #: Seconds of the first pause after a 429 without Retry-After; doubles with each further one, up to MAX_BACKOFF.
 FIRST_BACKOFF = 0.25
 MAX_BACKOFF = 30.0
-#: Successes in a row after which one more call may be in flight; doubles whenever that step earned a 429.
+#: Seconds of the longest pause that an upstream can ask for; then it is asked again.
+MAX_PAUSE = 3600.0
+#: Successes after which one more call may be in flight; doubles whenever that step earns a 429 again.
 FIRST_RUN = 10
 MAX_RUN = 640
 
@@ -48,11 +50,10 @@ class LocalLimits:
         self._jitter = jitter
         self._ceiling = Ceiling(concurrency)
         self._in_flight = 0
-        self._unsent = 0
+        #: Who was let off and has not been sent, with the slot it was let off for; the last one's is the latest.
+        self._unsent: dict[LocalPermit, float] = {}
         self._next_send = -math.inf
         self._paused_until = -math.inf
-        #: The pace slot that the last call to be let off was expected to take.
-        self._planned = -math.inf
         self._strikes = 0
         self._gate = asyncio.Lock()
         self._resting: set[asyncio.Future[None]] = set()
@@ -68,10 +69,10 @@ class LocalLimits:
         """Wait for a concurrency slot, then until shortly before the pace slot. This limiter has no token budget."""
         while (clear := self._hindrance()) is not None:
             await self._rest(clear)
-        self._planned = max(self._clock.now(), self._due())
+        permit = LocalPermit(self)
+        self._unsent[permit] = max(self._clock.now(), self._due())
         self._in_flight += 1
-        self._unsent += 1
-        return LocalPermit(self)
+        return permit
 
     def state(self) -> LimitsState:
         now = self._clock.now()
@@ -99,8 +100,7 @@ class LocalLimits:
     def _stamp(self, permit: "LocalPermit") -> None:
         now = self._clock.now()
         self._next_send = max(self._next_send, now + self.interval)
-        if not permit.is_sent:
-            self._unsent -= 1
+        self._unsent.pop(permit, None)
         permit.sent_at = now
         if permit.on_sent is not None:
             permit.on_sent()
@@ -113,8 +113,8 @@ class LocalLimits:
     def _throttled(self, sent_at: float | None, retry_after: float | None) -> None:
         now = self._clock.now()
         is_news = self._ceiling.cut(self._in_flight, now, sent_at)
-        if retry_after is not None:
-            self._paused_until = max(self._paused_until, now + retry_after)
+        if retry_after:  # 0 says nothing: whoever obeyed it would only be refused again
+            self._paused_until = max(self._paused_until, now + min(retry_after, MAX_PAUSE))
         elif is_news:
             # Half fixed and half random, so that several processes on one account do not come back together.
             backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2**self._strikes) * (0.5 + 0.5 * self._jitter())
@@ -123,16 +123,16 @@ class LocalLimits:
 
     def _give_back(self, permit: "LocalPermit") -> None:
         self._in_flight -= 1
-        if not permit.is_sent:
-            self._unsent -= 1
+        self._unsent.pop(permit, None)
         self._stir()
 
     # -- deciding and waiting
 
     def _due(self) -> float:
         """The pace slot of the next call to be let off, those on their way to the gate counted."""
-        due = max(self._next_send, self._paused_until) + self._unsent * self.interval
-        return max(due, self._planned + self.interval) if self._unsent else due
+        due = max(self._next_send, self._paused_until) + len(self._unsent) * self.interval
+        latest = next(reversed(self._unsent.values()), -math.inf)
+        return max(due, latest + self.interval)
 
     def _hindrance(self) -> float | None:
         """None: go now. Else the instant to ask again; infinity: when a slot comes back."""
@@ -200,39 +200,38 @@ class LocalPermit:
 class Ceiling:
     """How many calls may be in flight: the setting, lowered by what 429s have taught.
 
-    A 429 halves it; a run of successes raises it by one. A step up that earned a 429 at once makes the next run twice
-    as long, so that an upstream which really allows less than the setting is asked for more only now and then.
+    A 429 halves it; a run of successes raises it by one. The run before the level that earned the last 429 doubles
+    each time it earns one again, so that an upstream which really allows less is asked for more only now and then.
     """
 
     def __init__(self, setting: int | None) -> None:
         self.setting = setting or None
         self.allowed = self.setting
+        self._failed_at = math.inf
         self._run = FIRST_RUN
         self._successes = 0
         self._cut_at = -math.inf
-        self._has_climbed = False
 
     def succeeded(self) -> None:
         if self.allowed is None or self.allowed == self.setting:
             return
         self._successes += 1
-        if self._successes < self._run:
+        if self._successes < (FIRST_RUN if self.allowed + 1 < self._failed_at else self._run):
             return
-        if self._has_climbed:
-            self._run = FIRST_RUN  # the last step up has held for a whole run
+        if self.allowed >= self._failed_at:
+            self._failed_at, self._run = math.inf, FIRST_RUN  # that level holds now
         self.allowed += 1
         self._successes = 0
-        self._has_climbed = True
 
     def cut(self, in_flight: int, now: float, sent_at: float | None) -> bool:
         """Halve, unless this 429 answers a call of the burst that was cut already. True if it was news."""
         if sent_at is not None and sent_at <= self._cut_at:
             return False
-        self.allowed = max(1, (self.allowed or in_flight) // 2)
-        if self._has_climbed:
-            self._run = min(MAX_RUN, self._run * 2)
+        level = self.allowed or in_flight
+        self._run = min(MAX_RUN, self._run * 2) if level == self._failed_at else FIRST_RUN
+        self._failed_at = level
+        self.allowed = max(1, level // 2)
         self._successes = 0
-        self._has_climbed = False
         self._cut_at = now
         return True
 

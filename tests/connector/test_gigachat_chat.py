@@ -1,12 +1,15 @@
 import asyncio
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
 
+import emulator
 import gigachat_connector
 from gigachat_connector import KNOWN_MODELS, MODELS_MEMORY, MODELS_PAUSE
 from proxy.connector import current_gate, from_functions
@@ -347,7 +350,7 @@ async def test_info(upstream, account):
     assert "GigaChat-2-Pro" in info["avail-models"]
 
 
-async def test_models_are_remembered(upstream, account, clock):
+async def test_models_are_remembered(upstream, account, clock, gate):
     """The API is asked for its models once in ten minutes, however many want to know."""
     served = account(upstream.url, clock=clock)
     await asyncio.gather(*(served.get_info() for _ in range(20)))
@@ -360,7 +363,7 @@ async def test_models_are_remembered(upstream, account, clock):
     assert len(upstream.state.calls.to("/models")) == 2
 
 
-async def test_info_without_the_api(upstream, account, clock):
+async def test_info_without_the_api(upstream, account, clock, gate):
     """If the API cannot be asked, the models known to us are shown; it is asked again some seconds later."""
     upstream.state.faults.add({"kind": "status", "path": "/models"})
     served = account(upstream.url, clock=clock)
@@ -370,6 +373,20 @@ async def test_info_without_the_api(upstream, account, clock):
     upstream.state.change(legacy=True)
     clock.time += MODELS_PAUSE
     assert "GigaChat-Plus" in (await served.get_info())["avail-models"]
+
+
+async def test_info_outside_the_line_asks_nobody(upstream, account):
+    """Where nothing keeps the pace no call goes out."""
+    assert (await account(upstream.url).get_info())["avail-models"] == list(KNOWN_MODELS)
+    assert upstream.state.calls.to("/models") == []
+
+
+async def test_info_in_line_waits_for_its_slot(upstream, account, gate):
+    """There the call for the models is one like any other, once in a while."""
+    served = account(upstream.url)
+    await served.get_info()
+    await served.get_info()
+    assert (gate.passed, len(upstream.state.calls.to("/models"))) == (1, 1)
 
 
 @pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"data": {}}', b'{"data": ["GigaChat"]}', b"<html>"])
@@ -442,3 +459,32 @@ async def test_calls_pass_the_gate(upstream, account, chat, gate):
     await served.list_models()
     assert gate.passed == 2
     assert current_gate.get() is gate
+
+
+@pytest.mark.parametrize(
+    ("host", "sent", "told"),
+    [
+        ("api.giga.chat", "GigaChat-2-Max", "GigaChat-Max -> GigaChat-2-Max"),
+        ("127.0.0.1", "GigaChat-Max", None),
+    ],
+)
+async def test_a_name_of_the_old_host_is_mapped_on_the_new_one_only(
+    start_proxy: Any, monkeypatch: pytest.MonkeyPatch, host: str, sent: str, told: str | None
+) -> None:
+    """The new host answers old names 404, so they go as today's there, and the answer says so in a header."""
+    here = socket.getaddrinfo("127.0.0.1", 80)
+    real = socket.getaddrinfo
+
+    def resolve(name: str, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if name != "api.giga.chat":
+            return real(name, port, *args, **kwargs)
+        return [(family, kind, proto, "", (address[0], int(port))) for family, kind, proto, _, address in here]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with emulator.start() as giga:
+        address = f"http://{host}:{giga.port}"
+        proxy = await start_proxy(gigachat_base_url=f"{address}/v1", gigachat_auth_url=f"{address}/api/v2/oauth")
+        answer = await proxy.ask(model="GigaChat-Max")
+        assert answer.status == 200
+        assert answer.headers.get("X-Model-Mapped") == told
+        assert body_of(giga)["model"] == sent

@@ -170,7 +170,7 @@ async def test_client_certificate(secure, account, authority, chat):
     assert await served.request_api(chat())
     assert [chunk async for chunk in served.stream_api(chat())]
     call = secure.state.calls.to(CHAT)[0]
-    assert (call.has_certificate, call.account) == (True, "certificate")
+    assert (call.certificate, call.account) == ("client", "certificate-client")
     assert "Authorization" not in call.headers
     assert secure.state.tokens.request_count == 0
 
@@ -191,7 +191,7 @@ async def test_client_certificate_beside_a_key(secure, account, authority, chat)
     files = {"gigachat_cert_file": certificate, "gigachat_key_file": key, "gigachat_ca_bundle_file": authority.root}
     await account(secure.url, **files).request_api(chat())
     call = secure.state.calls.to(CHAT)[0]
-    assert call.has_certificate
+    assert call.certificate == "client"
     assert call.headers["Authorization"].startswith("Bearer ")
 
 

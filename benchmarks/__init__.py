@@ -1,0 +1,13 @@
+"""Small repeatable comparisons, each `python -m benchmarks.NAME [--quick]`; `python -m benchmarks` runs them all.
+
+| program    | question                                                                                         |
+|------------|--------------------------------------------------------------------------------------------------|
+| throughput | what a request costs, beside a bare aiohttp pass-through without limits                          |
+| pacing     | how near to the ideal rate the calls leave, judged on the upstream's clock                       |
+| waiting    | what a waiting request weighs, beside a bare aiohttp server that merely waits                    |
+| startup    | how long from the process's start to its first answer, and which imports that time goes to       |
+
+Everything runs on loopback, in processes of its own: the service (`service`), the comparison (`bare`), the API
+(`upstream`) and the callers (`load`). Ratios are taken within one run, of alternating rounds, so that they hold on any
+machine; absolute numbers hold for the machine they were measured on.
+"""

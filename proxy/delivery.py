@@ -1,0 +1,241 @@
+"""Answers on the wire: whole, streamed or raw, and signs of life to those who wait for them.
+
+Rule 1: a stream's 200 is written when its first chunk has come (or STREAM_EARLY_200 has passed), so that errors keep
+        their real status.
+Rule 2: what fails after the 200 is told in the dialect's error event; a dialect that has none is cut off.
+Rule 3: a caller that leaves while it is written to is no error.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext, suppress
+from typing import cast
+
+import orjson
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
+
+from proxy import sse
+from proxy.connector import Chunk
+from proxy.dialects import Dialect
+from proxy.entry import NOTE
+from proxy.errors import ProxyError, UpstreamError
+from proxy.forwarding import Headers, RawHead
+from proxy.heartbeat import Heartbeat, takes_102
+from proxy.lanes import Enrolled, Line
+from proxy.settings import Settings
+
+log = logging.getLogger("proxy.delivery")
+
+JSON_TYPE = "application/json; charset=utf-8"
+EVENT_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would hold the chunks back
+}
+
+#: What is told of an error that is no ProxyError yet.
+Explain = Callable[[web.Request, Exception], ProxyError]
+
+
+class Delivery:
+    """Takes requests that are enrolled in a line to their end."""
+
+    def __init__(self, settings: Settings, heartbeat: Heartbeat, explain: Explain) -> None:
+        self._settings = settings
+        self._heartbeat = heartbeat
+        self._explain = explain
+
+    async def plain(self, dialect: Dialect, request: web.Request) -> web.Response:
+        """One whole answer."""
+        line, enrolled = in_line(request)
+        with self._beating(request):
+            answer = await whole(line.run(enrolled))
+        note_model(request, answer)
+        return web.Response(body=dialect.answer(answer), headers=headers(request, {"Content-Type": JSON_TYPE}))
+
+    async def stream(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
+        """The answer's chunks as events."""
+        line, enrolled = in_line(request)
+        response = web.StreamResponse()
+        async with aclosing(line.run(enrolled)) as chunks, self._unbroken(dialect, request, response):
+            chunk = await self._first_chunk(request, response, chunks)
+            await begin(request, response, EVENT_HEADERS)
+            note_model(request, chunk)
+            while chunk is not None:
+                await write(request, response, dialect.event(chunk))
+                chunk = await anext(chunks, None)
+            await write(request, response, dialect.end)
+        return response
+
+    async def raw(self, dialect: Dialect, request: web.Request, is_stream: bool) -> web.StreamResponse:
+        """The API's own answer, byte for byte; its own errors too."""
+        line, enrolled = in_line(request)
+        response = web.StreamResponse()
+        async with aclosing(line.run(enrolled)) as chunks, self._unbroken(dialect, request, response):
+            try:
+                head = await self._head(request, response, chunks, is_stream)
+            except UpstreamError as error:
+                if response.prepared or not error.is_as_told:
+                    raise
+                return web.Response(
+                    status=error.upstream_status or error.status,
+                    body=error.body,
+                    headers=headers(request, error.answer_headers),
+                )
+            if head.is_whole:
+                return web.Response(status=head.status, body=await rest(chunks), headers=headers(request, head.headers))
+            response.set_status(head.status)
+            await begin(request, response, head.headers)
+            async for piece in chunks:
+                await write(request, response, cast(bytes, piece))
+        return response
+
+    async def _head(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        chunks: AsyncGenerator[Chunk, None],
+        is_stream: bool,
+    ) -> RawHead:
+        """The head of a raw answer. Raises UpstreamError if it is no 200 and a 200 is out already."""
+        if is_stream:
+            head = cast(RawHead, await self._first_chunk(request, response, chunks))
+        else:
+            with self._beating(request):
+                head = cast(RawHead, await anext(chunks))
+        if response.prepared and head.status != 200:
+            raise UpstreamError(head.status)
+        return head
+
+    async def _first_chunk(
+        self, request: web.Request, response: web.StreamResponse, chunks: AsyncGenerator[Chunk, None]
+    ) -> Chunk | None:
+        """Wait for it, keeping the client alive: by 102s, or by an early 200 and comments."""
+        if self._takes_102(request):
+            with self._beating(request):
+                return await anext(chunks, None)
+        opening = asyncio.ensure_future(anext(chunks, None))
+        try:
+            await asyncio.wait({opening}, timeout=self._settings.stream_early_200)
+            while not opening.done():
+                await begin(request, response, EVENT_HEADERS)
+                await response.write(sse.comment(progress(*in_line(request))))
+                await asyncio.wait({opening}, timeout=self._settings.heartbeat_interval)
+            return await opening
+        finally:
+            if not opening.done():
+                opening.cancel()
+                with suppress(asyncio.CancelledError):
+                    await opening
+
+    @asynccontextmanager
+    async def _unbroken(
+        self, dialect: Dialect, request: web.Request, response: web.StreamResponse
+    ) -> AsyncIterator[None]:
+        """Before the 200 a failure leaves as it is; after it the answer ends as the dialect lets it."""
+        try:
+            yield
+        except ConnectionError:
+            request[NOTE].has_left = True  # while it was written to
+        except Exception as error:
+            if not response.prepared:
+                raise
+            failure = self._explain(request, error)
+            log.warning("request %s: its stream broke: %s", request[NOTE].id, failure)
+            await break_off(dialect, request, response, failure)
+
+    def _takes_102(self, request: web.Request) -> bool:
+        return self._settings.heartbeat_102 == "auto" and takes_102(request)
+
+    def _beating(self, request: web.Request) -> AbstractContextManager[None]:
+        return self._heartbeat.alive(request.transport) if self._takes_102(request) else nullcontext()
+
+
+def in_line(request: web.Request) -> tuple[Line, Enrolled]:
+    """The line in which it is enrolled, and itself there."""
+    note = request[NOTE]
+    assert note.lane is not None and note.enrolled is not None
+    return note.lane.line, note.enrolled
+
+
+async def whole(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
+    """The only chunk of a plain answer."""
+    async with aclosing(chunks):
+        answer = await anext(chunks)
+        async for _ in chunks:
+            pass  # to its end, where it is settled
+    return answer
+
+
+async def rest(chunks: AsyncGenerator[Chunk, None]) -> bytes:
+    """What remains of a raw answer."""
+    return b"".join([cast(bytes, piece) async for piece in chunks])
+
+
+def headers(request: web.Request, more: Mapping[str, str] | Headers) -> CIMultiDict[str]:
+    """The headers of an answer: its id, its story in the line, the lane's limits; `more` wins."""
+    note = request[NOTE]
+    told = CIMultiDict({"X-Request-ID": note.id})
+    if note.lane is not None and note.enrolled is not None:
+        told["X-Queue-Wait-Ms"] = str(round(note.enrolled.waited * 1000))
+        told["X-Queue-Position"] = str(note.enrolled.position)
+        told.update(note.lane.line.state().rate_limit_headers())
+        told.update(note.enrolled.noted)
+    told.update(more)
+    return told
+
+
+async def begin(request: web.Request, response: web.StreamResponse, more: Mapping[str, str] | Headers) -> None:
+    if not response.prepared:
+        response.headers.update(headers(request, more))
+        await response.prepare(request)
+
+
+async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    request[NOTE].hear(data)
+    await response.write(data)
+
+
+def progress(line: Line, enrolled: Enrolled) -> str:
+    """What a person who looks at the raw stream reads while it waits."""
+    place = line.place(enrolled)
+    return f"queued position={place} eta={line.eta(place - 1):.1f}" if place else "in flight"
+
+
+async def break_off(dialect: Dialect, request: web.Request, response: web.StreamResponse, failure: ProxyError) -> None:
+    request[NOTE].failed(failure)
+    event = dialect.error_event(failure)
+    if event is None:
+        cut(request)
+    else:
+        with suppress(ConnectionError):  # the caller may have left by now
+            await write(request, response, event)
+
+
+def cut(request: web.Request) -> None:
+    """Break the connection off, so that nobody takes what was sent for the whole answer."""
+    transport = request.transport
+    if transport is None:
+        return
+    if request.version >= HttpVersion11:
+        transport.close()  # what was sent still arrives, without the chunk that would end it
+    else:
+        # In HTTP/1.0 a close is a regular end; only a reset tells.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def note_model(request: web.Request, chunk: Chunk | None) -> None:
+    """The model that answers, if the caller named none."""
+    if not request[NOTE].model and chunk is not None:
+        request[NOTE].model = model_of(orjson.loads(chunk) if isinstance(chunk, bytes) else chunk)
+
+
+def model_of(said: object) -> str:
+    """The model that parameters or an answer name; "" if they name none."""
+    model = said.get("model") if isinstance(said, dict) else None
+    return model if isinstance(model, str) else ""

@@ -1,0 +1,91 @@
+"""What is known of an HTTP request: a note on its way, an entry for every listener of the edge when it is over."""
+
+import time
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from proxy.errors import ProxyError
+from proxy.lanes import Enrolled, Lane
+from proxy.limits import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Times are seconds, `at` is the Unix time of its arrival; what is not known is "" or None.
+
+    `status` is the HTTP status that it deserves, also for a stream that broke after its 200; None if its caller left.
+    `error` is the `code` of its `proxy.errors` kind. `waited` counts the time in line, `took` all until the last byte.
+    `asked` and `answered` are the bodies, and are kept at LOG_LEVEL=DEBUG only.
+    """
+
+    id: str
+    at: float
+    method: str
+    path: str
+    caller: str
+    lane: str
+    operation: str
+    dialect: str
+    model: str
+    waited: float
+    took: float
+    attempts: int
+    status: int | None
+    error: str
+    usage: Usage | None
+    asked: bytes | None = None
+    answered: bytes | None = None
+
+
+@dataclass(slots=True)
+class Note:
+    """A request under way. `keeps_bodies` says whether `asked` and `heard`, what it was answered, are collected."""
+
+    id: str
+    dialect: str
+    keeps_bodies: bool = False
+    at: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
+    caller: str = ""
+    operation: str = ""
+    model: str = ""
+    lane: Lane | None = None
+    enrolled: Enrolled | None = None
+    status: int | None = None
+    error: str = ""
+    has_left: bool = False
+    asked: bytes | None = None
+    heard: list[bytes] = field(default_factory=list)
+
+    def failed(self, failure: ProxyError) -> None:
+        self.status, self.error = failure.status, failure.code
+
+    def hear(self, data: bytes) -> None:
+        if self.keeps_bodies:
+            self.heard.append(data)
+
+    def entry(self, request: web.Request) -> Entry:
+        enrolled = self.enrolled
+        return Entry(
+            id=self.id,
+            at=self.at,
+            method=request.method,
+            path=request.path,
+            caller=self.caller,
+            lane=self.lane.name if self.lane else "",
+            operation=self.operation,
+            dialect=self.dialect,
+            model=self.model,
+            waited=enrolled.waited if enrolled else 0.0,
+            took=time.monotonic() - self.began,
+            attempts=enrolled.attempts if enrolled else 0,
+            status=None if self.has_left else self.status,
+            error=self.error,
+            usage=enrolled.usage if enrolled else None,
+            asked=self.asked,
+            answered=b"".join(self.heard) if self.keeps_bodies else None,
+        )
+
+
+NOTE = web.RequestKey("note", Note)

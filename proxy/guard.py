@@ -1,0 +1,128 @@
+"""The middleware around every request: its id, its failure in its caller's dialect, and its entry when it is over."""
+
+import asyncio
+import logging
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from proxy.callers import Callers
+from proxy.delivery import JSON_TYPE, headers
+from proxy.dialects import Dialect
+from proxy.entry import NOTE, Entry, Note
+from proxy.errors import BadRequest, BodyTooLarge, MethodNotAllowed, NotFound, ProxyError, Stopping, Unauthorized
+
+log = logging.getLogger("proxy.guard")
+
+#: What an id of the caller's own must look like to be echoed and passed on.
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+#: What the dialect of the connector itself is called, which has no name of its own.
+NATIVE = "native"
+
+Listener = Callable[[Entry], None]
+
+
+class Guard:
+    """Nothing leaves the service but through here, and nothing comes in.
+
+    Args:
+        dialect_for: in which dialect a failure of a request is told.
+        listeners: told the entry of each request when it is over; they must not block.
+    """
+
+    def __init__(
+        self,
+        dialect_for: Callable[[web.Request], Dialect],
+        callers: Callers,
+        *,
+        listeners: Sequence[Listener] = (),
+        keeps_bodies: bool = False,
+    ) -> None:
+        self._dialect_for = dialect_for
+        self._callers = callers
+        self._listeners = listeners
+        self._keeps_bodies = keeps_bodies
+
+    @property
+    def middleware(self) -> Middleware:
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            dialect = self._dialect_for(request)
+            note = request[NOTE] = Note(id_of(request), dialect.name or NATIVE, self._keeps_bodies)
+            task = asyncio.current_task()
+            if self._listeners and task is not None:
+                # The server runs each request in a task of its own, which ends with the answer's last byte.
+                task.add_done_callback(partial(self._tell, request))
+            try:
+                response = await handler(request)
+            except Exception as error:
+                failure = explained(request, error)
+                note.failed(failure)
+                response = refusal(dialect, request, failure)
+            if note.status is None:
+                note.status = response.status
+            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                note.hear(response.body)
+            return response
+
+        return web.middleware(guarded)
+
+    def _tell(self, request: web.Request, served: "asyncio.Task[Any]") -> None:
+        note = request[NOTE]
+        note.has_left = note.has_left or served.cancelled()
+        if not note.caller:  # refused before anybody asked
+            with suppress(Unauthorized):
+                note.caller = self._callers.name(request)
+        entry = note.entry(request)
+        for listener in self._listeners:
+            try:
+                listener(entry)
+            except Exception:
+                log.exception("a listener failed")
+
+
+def id_of(request: web.Request) -> str:
+    """The caller's own X-Request-ID, or one of ours."""
+    own = request.headers.get("X-Request-ID", "")
+    return own if REQUEST_ID.fullmatch(own) else str(uuid4())
+
+
+def explained(request: web.Request, error: Exception) -> ProxyError:
+    """What is told of this error; a bug of ours is told to the log alone."""
+    if isinstance(error, ProxyError):
+        return error
+    if isinstance(error, web.HTTPException):
+        return of_http(error, request)
+    log.error("request %s: a bug in the proxy", request[NOTE].id, exc_info=error)
+    return ProxyError(f"internal error; the log tells more of request {request[NOTE].id}")
+
+
+def of_http(error: web.HTTPException, request: web.Request) -> ProxyError:
+    """The server library's own refusals, as ours."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return MethodNotAllowed(f"{request.path} does not take {request.method}, it takes {allowed}", allowed=allowed)
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return BodyTooLarge()
+    if error.status == 404:
+        return NotFound(f"there is nothing at {request.path}")
+    failure = BadRequest(error.reason)
+    failure.status = error.status
+    return failure
+
+
+def refusal(dialect: Dialect, request: web.Request, error: ProxyError) -> web.Response:
+    """An error answer."""
+    told = headers(request, {"Content-Type": JSON_TYPE, **error.headers})
+    if error.retry_after is not None:
+        told["Retry-After"] = str(math.ceil(error.retry_after))
+    response = web.Response(status=error.status, body=dialect.error(error), headers=told)
+    if isinstance(error, Stopping):
+        response.force_close()
+    return response
