@@ -5,7 +5,7 @@
     python3 api_client_example.py bulk prompts.jsonl answers.jsonl  thousands of prompts; see --help
 
 The proxy is looked for at GIGACHAT_PROXY_URL, else at http://127.0.0.1:8078. If it asks for a key, put yours into
-GIGACHAT_PROXY_KEY. Plain HTTP needs nothing but Python; bulk runs need `pip install aiohttp`, the drop-in class
+GIGACHAT_PROXY_KEY. Plain HTTP needs nothing but Python 3.11; bulk runs need `pip install aiohttp`, the drop-in class
 `pip install gigachat aiohttp`. The file may be copied into another project as it is.
 """
 
@@ -97,7 +97,7 @@ def drop_in() -> None:
         print()
 
 
-# -- 3. Many at once: everybody waits in line, nobody gets a 429 -------------------------------------------------------
+# -- 3. Many at once: they wait for their turn, without a pause or a retry of yours ------------------------------------
 
 
 async def many_at_once() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from proxy import settings as knobs
+from proxy.browsers import Browsers, is_loopback
 from proxy.callers import Callers
 from proxy.connector import Connector, ConnectorError, load_connector
 from proxy.delivery import Delivery
@@ -42,7 +44,6 @@ FAREWELL = 1.0
 CUT_OFF = 0.2
 #: What the built-in emulator stands in for.
 EMULATED = "gigachat"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class CannotListen(Exception):
@@ -74,7 +75,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
             size=settings.ext_queue_size,
             call_timeout=settings.exp_resp_timeout,
             retries=settings.ext_retries,
-            listeners=[log_story],
+            listeners=[log_story] if log.isEnabledFor(logging.INFO) else [],
         )
         line.start()
         stack.push_async_callback(line.close)
@@ -171,12 +172,19 @@ def application(
 ) -> web.Application:
     keys = {name: key.get_secret_value() for name, key in settings.proxy_api_keys.items()}
     callers = Callers(keys, settings.trusted_proxies)
+    browsers = Browsers(settings.host, settings.cors_origins, has_keys=bool(keys), is_proxy=callers.is_proxy)
     native = Native(settings.app_name)
     edge = Edge(settings, lane, callers, Delivery(settings, heartbeat, explained))
     guard = Guard(
-        partial(dialect_for, native), callers, listeners=listeners, keeps_bodies=settings.log_level == "DEBUG"
+        partial(dialect_for, native),
+        callers,
+        browsers,
+        listeners=listeners,
+        keeps_bodies=settings.log_level == "DEBUG",
     )
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard.middleware])
+    if settings.cors_origins:
+        app.on_response_prepare.append(browsers.label)
     app.add_routes(routes(edge, native))
     return app
 
@@ -216,7 +224,7 @@ def banner(service: Service) -> str:
     lines.append(
         f"  connector {service.connector.name}; limits: {pace}, {flight}, {settings.exp_resp_timeout:g} s a call"
     )
-    if not settings.proxy_api_keys and settings.host not in LOOPBACK:
+    if not settings.proxy_api_keys and not is_loopback(settings.host):
         lines.append(
             f"  WARNING: {settings.host} can be reached from outside and no key is asked for: anybody there spends "
             "your quota. Set PROXY_API_KEYS, or HOST=127.0.0.1 (in a container: publish the port on 127.0.0.1)"
@@ -244,9 +252,17 @@ def raise_open_files(queue_size: int) -> None:
         )
 
 
+def collect_less_often() -> None:
+    """What was made at the start stays, and thousands of waiting requests are no garbage: look for some less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one stops at once."""
     stop = asyncio.Event()
+    collect_less_often()
     async with serving(settings) as service:
         listen_for_signals(stop, service.line)
         print(banner(service), flush=True)

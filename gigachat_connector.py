@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import cache
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from proxy.rules import Rule, WrongValue, check
 from proxy.settings import Settings
 from proxy.sse import Decoder
 from proxy.tls import Tls
+from proxy.tokens import Token
 from proxy.upstream import Upstream, decoded, raise_for_status
 
 logger = logging.getLogger(__name__)
@@ -175,13 +176,12 @@ class Account:
         body = self._body(data)
         if body.get("stream"):
             body["stream"] = False
-        async with self._open("POST", "/chat/completions", JSON, encoded(body)) as response:
-            return decoded(await response.read())
+        return decoded(await self._read("POST", "/chat/completions", JSON, encoded(body)))
 
     async def stream_api(self, data: Data) -> AsyncGenerator[bytes, None]:
         body = self._body(data) | {"stream": True}
         async with (
-            self._open("POST", "/chat/completions", EVENTS, encoded(body)) as response,
+            self._open("POST", self._url("/chat/completions"), EVENTS, encoded(body)) as response,
             aclosing(chunks_of(response)) as chunks,
         ):
             async for chunk in chunks:
@@ -190,7 +190,7 @@ class Account:
     async def forward(self, call: RawCall) -> AsyncGenerator[RawHead | bytes, None]:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", **dict(call.headers)}
         url = self._address(call.version, call.path, call.query)
-        async with self._opened(call.method, url, headers, call.body, is_raw=True) as response:
+        async with self._open(call.method, url, headers, call.body, is_raw=True) as response:
             headers_back = to_the_caller(response.headers)
             if response.content_type == "application/json":
                 # Whole before its first byte is passed on: if it breaks off on the way, it can be asked for again.
@@ -230,17 +230,22 @@ class Account:
             body["profanity_check"] = self._chosen.gigachat_profanity_check
         return body
 
-    def _open(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """The API's 200 to an authorized call, its body unread. Raises UpstreamError."""
-        return self._opened(method, URL(self._chosen.gigachat_base + path), headers, body)
+    async def _read(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
+        """The whole body of the API's 200 to an authorized call. Raises UpstreamError."""
+        url = self._url(path)
+        for is_last in (False, True):
+            token = await self._credential.tokens.get()
+            try:
+                return await self._upstream.read(method, url, headers={**headers, **token.headers}, body=body)
+            except UpstreamError as error:
+                self._give_up(token, error, is_last)
+        raise AssertionError("the last refusal is raised")
 
     @asynccontextmanager
-    async def _opened(
+    async def _open(
         self, method: str, url: URL, headers: dict[str, str], body: bytes | None, *, is_raw: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The same; the API's own refusals too if `is_raw`."""
+        """The same, its body unread; the API's own refusals too if `is_raw`."""
         for is_last in (False, True):
             token = await self._credential.tokens.get()
             headers = {**headers, **token.headers}
@@ -249,13 +254,20 @@ class Account:
                     if not (is_raw and is_final(response.status)):
                         await raise_for_status(response)
                 except UpstreamError as error:
-                    if error.upstream_status != 401:
-                        raise
-                    if is_last or not self._credential.tokens.give_up(token):
-                        raise self._credential.refused(error) from error
+                    self._give_up(token, error, is_last)
                     continue
                 yield response
                 return
+
+    def _give_up(self, token: Token, error: UpstreamError, is_last: bool) -> None:
+        """After a 401 the call may be sent once more, with another token. Raises what else is wrong."""
+        if error.upstream_status != 401:
+            raise error
+        if is_last or not self._credential.tokens.give_up(token):
+            raise self._credential.refused(error) from error
+
+    def _url(self, path: str) -> URL:
+        return URL(self._chosen.gigachat_base + path)
 
     def _address(self, version: str, path: str, query: str) -> URL:
         """An API path at its own origin. The base ends in /v1; version 2 stands beside it."""
@@ -266,8 +278,8 @@ class Account:
 
     async def _ask_models(self) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(MODELS_TIMEOUT), self._open("GET", "/models", PLAIN) as response:
-                answer = decoded(await response.read())
+            async with asyncio.timeout(MODELS_TIMEOUT):
+                answer = decoded(await self._read("GET", "/models", PLAIN))
         except TimeoutError:
             raise UpstreamError(None, message=f"the upstream named no models in {MODELS_TIMEOUT:g} s") from None
         models = answer.get("data")

@@ -11,16 +11,15 @@ import asyncio
 import logging
 import math
 import random
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from proxy.clock import Clock
+from proxy.clock import Clock, Timer
 from proxy.connector import Chunk, Connector, closing, current_gate, from_functions, importing, noted, passed_on
 from proxy.errors import (
     DeadlineExpired,
@@ -32,15 +31,13 @@ from proxy.errors import (
     WaitTooLong,
 )
 from proxy.estimate import Lanewide, Latencies, eta
+from proxy.fair_queue import FairQueue
 from proxy.lanes import Account, Call, LaneState, Priority
-from proxy.limits import LimitsState, Permit, Usage
-from proxy.order import FairOrder
+from proxy.limits import Permit, Usage
 from proxy.promises import Promises
 
 log = logging.getLogger("proxy.line")
 
-#: While both kinds wait, so many live requests go for one batch request.
-LIVE_RUN = 19
 NOTHING: Mapping[str, str] = MappingProxyType({})
 #: Seconds for which a snapshot of everybody's place serves.
 PLACES_AGE = 1.0
@@ -86,13 +83,15 @@ class ProxyRequest:
 
     __slots__ = (
         "_interruption",
-        "_scope",
+        "_is_cut",
+        "_task",
         "_turn",
         "arrived",
         "attempts",
         "call",
         "caller",
         "client",
+        "expiry",
         "has_begun",
         "id",
         "noted",
@@ -129,16 +128,19 @@ class ProxyRequest:
         self.attempts = 0
         self.retries = 0
         self.has_begun = False
+        self.expiry: Timer | None = None
         #: What its answer says that it cost.
         self.usage: Usage | None = None
         #: Headers that the connector adds to the answer.
         self.noted: Mapping[str, str] = NOTHING
         self._turn: asyncio.Future[Turn] | None = None
-        self._scope: asyncio.Timeout | None = None
+        #: Who waits for the next chunk, and whether `interrupt` cancelled it.
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cut = False
         self._interruption: ProxyError | None = None
 
     def __repr__(self) -> str:
-        state = "waiting" if self.is_waiting else "in flight" if self._scope else "idle"
+        state = "waiting" if self.is_waiting else "in flight" if self._task else "idle"
         return f"<ProxyRequest {self.id} of {self.caller!r} {self.priority.name} {state} attempts={self.attempts}>"
 
     @property
@@ -180,129 +182,54 @@ class ProxyRequest:
         self._turn.set_result(turn)
         return True
 
-    @asynccontextmanager
-    async def interruptible(self, until: float | None) -> AsyncIterator[None]:
-        """A time-out (loop time) that `interrupt` can end early. Raises TimeoutError, or the interruption."""
+    async def interruptible(self, step: Callable[[], Awaitable[Any]]) -> Any:
+        """Take a step of the call. Raises what `interrupt` was given, as soon as it is."""
         self._stop_if_interrupted()
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
         try:
-            async with asyncio.timeout_at(until) as self._scope:
-                yield
-        except TimeoutError:
-            self._stop_if_interrupted()
+            return await step()
+        except asyncio.CancelledError:
+            # Told apart as asyncio.timeout does: if nobody else cancelled the task, it was `interrupt`.
+            if self._is_cut and task.uncancel() <= before:
+                self._stop_if_interrupted()
             raise
         finally:
-            self._scope = None
+            self._task = None
+
+    def begin(self) -> None:
+        """Its answer begins, or it is over: the deadline has no more to say."""
+        if not self.has_begun:
+            self.has_begun = True
+            if self.expiry is not None:
+                self.expiry.cancel()
 
     def expire(self) -> None:
         """Its deadline has come."""
-        self.interrupt(self.too_late())
-
-    def too_late(self) -> DeadlineExpired:
-        return DeadlineExpired(f"no answer within {self.patience:g} s (X-Request-Timeout, RESP_TIMEOUT)")
+        self.interrupt(DeadlineExpired(f"no answer within {self.patience:g} s (X-Request-Timeout, RESP_TIMEOUT)"))
 
     def interrupt(self, error: ProxyError) -> None:
         """End it now with `error`, waiting or in flight; between the two, or between two chunks, at its next step."""
+        if self._interruption is not None:
+            return
         self._interruption = error
         if self._turn is not None and not self._turn.done():
             self._turn.set_exception(error)
-        elif self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(asyncio.get_running_loop().time())
-
-    def extend(self, until: float) -> None:
-        """Move the end of the time-out to this loop time, unless it is ending already."""
-        if self._interruption is None and self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(until)
+        elif self._task is not None:
+            self._is_cut = True
+            self._task.cancel()
 
     def _stop_if_interrupted(self) -> None:
         if self._interruption is not None:
             raise self._interruption
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """It is a request's turn: with this permit it may call this account."""
 
     permit: Permit
     account: Account
-
-
-class FairQueue(asyncio.Queue[ProxyRequest]):
-    """The line: returned requests first, then live ones in weighted fair order, then batch."""
-
-    def _init(self, maxsize: int) -> None:
-        self._front: deque[ProxyRequest] = deque()
-        self._live: FairOrder[ProxyRequest] = FairOrder()
-        self._batch: FairOrder[ProxyRequest] = FairOrder()
-        self._live_in_a_row = 0
-        self._somebody = asyncio.Event()
-
-    def qsize(self) -> int:
-        return len(self._front) + len(self._live) + len(self._batch)
-
-    def empty(self) -> bool:
-        return not self.qsize()
-
-    async def somebody(self) -> None:
-        """Wait until somebody waits."""
-        await self._somebody.wait()
-
-    def _put(self, request: ProxyRequest) -> None:
-        request.position = self._place(request, self._order_of(request).add(request))
-        self._somebody.set()
-
-    def put_ahead(self, request: ProxyRequest) -> None:
-        """Let it in whatever the bound, before the others of its own flow: its turn in line has come already."""
-        request.position = self._place(request, self._order_of(request).add(request, ahead=True))
-        self._somebody.set()
-
-    def put_back(self, request: ProxyRequest) -> None:
-        """To the front: it has waited already."""
-        if request.is_waiting:
-            self._front.append(request)
-            self._somebody.set()
-
-    def _get(self) -> ProxyRequest:
-        if self._front:
-            request = self._front.popleft()
-        elif self._batch and (not self._live or self._live_in_a_row == LIVE_RUN):
-            request = self._batch.take()
-            self._live_in_a_row = 0
-        else:
-            request = self._live.take()
-            self._live_in_a_row = min(self._live_in_a_row + 1, LIVE_RUN)
-        self._note_empty()
-        return request
-
-    def remove(self, request: ProxyRequest) -> None:
-        """Take it out, wherever it waits. Is idempotent."""
-        if not self._order_of(request).remove(request) and request in self._front:
-            self._front.remove(request)
-        self._note_empty()
-
-    def snapshot(self) -> Iterator[ProxyRequest]:
-        """The order in which they will go if nobody comes or leaves."""
-        yield from self._front
-        batch = iter(self._batch)
-        for run, request in enumerate(self._live, self._live_in_a_row):
-            if run and run % LIVE_RUN == 0:
-                yield from islice(batch, 1)
-            yield request
-        yield from batch
-
-    def _order_of(self, request: ProxyRequest) -> FairOrder[ProxyRequest]:
-        return self._batch if request.priority is Priority.BATCH else self._live
-
-    def _place(self, request: ProxyRequest, ahead: int) -> int:
-        """Its position, from 1, when `ahead` of its own kind, live or batch, go before it."""
-        if request.priority is Priority.BATCH:
-            others = min(len(self._live), (ahead + 1) * LIVE_RUN - self._live_in_a_row)
-        else:
-            others = min(len(self._batch), (ahead + self._live_in_a_row) // LIVE_RUN)
-        return len(self._front) + ahead + others + 1
-
-    def _note_empty(self) -> None:
-        if self.empty():
-            self._somebody.clear()
 
 
 class Presence:
@@ -330,6 +257,61 @@ def told(end: BaseException | None) -> tuple[int | None, str]:
     return (ProxyError.status, ProxyError.code) if isinstance(end, Exception) else (None, "")  # it left
 
 
+class Attempt:
+    """One call of the upstream: what surrounds it, and its time-out, which runs only while the upstream is awaited."""
+
+    __slots__ = ("_clock", "_permit", "_queue", "_request", "_timer")
+
+    def __init__(self, queue: "ProxyQueue", request: ProxyRequest, permit: Permit) -> None:
+        self._queue = queue
+        self._clock = queue._clock
+        self._request = request
+        self._permit = permit
+        self._timer: Timer | None = None
+
+    def __enter__(self) -> "Attempt":
+        request, permit = self._request, self._permit
+        request.attempts += 1
+        self._queue._in_flight[request] = self._clock.now()
+        notes: dict[str, str] = {}
+        request.noted = notes
+        current_gate.set(permit)
+        passed_on.set(request.passed_on)
+        noted.set(notes)
+        permit.on_sent = self._sent
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+        self._permit.on_sent = None
+        current_gate.set(None)
+        del self._queue._in_flight[self._request]
+
+    def _sent(self) -> None:
+        """From here on the call counts."""
+        self._queue._in_flight[self._request] = self._clock.now()
+        self.start()
+
+    def start(self) -> None:
+        """The upstream is awaited."""
+        self.rest()
+        self._timer = self._clock.call_at(self._clock.now() + self._queue.call_timeout, self._end)
+
+    def rest(self) -> None:
+        """The caller is awaited."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def settle(self) -> None:
+        """It has its whole answer."""
+        self._permit.settle(self._request.usage or Usage())
+        self._queue.latencies.add(self._clock.now() - self._queue._in_flight[self._request])
+
+    def _end(self) -> None:
+        self._request.interrupt(UpstreamTimeout(self._queue.call_timeout))
+
+
 class ProxyQueue:
     """One lane's line, its dispatchers (one an account), and the life of every request in it.
 
@@ -351,13 +333,13 @@ class ProxyQueue:
         listeners: Sequence[Callable[[Story], None]] = (),
     ) -> None:
         self._accounts = accounts
-        self._call_timeout = call_timeout
+        self.call_timeout = call_timeout
         self._retries = retries
         self._clock = clock or Clock()
         self._listeners = listeners
-        self._line = FairQueue(size)
+        self._line: FairQueue[ProxyRequest] = FairQueue(size)
         self._promises = Promises()
-        self._latencies = Latencies()
+        self.latencies = Latencies()
         self._in_flight: dict[ProxyRequest, float] = {}
         self._present: set[ProxyRequest] = set()
         self._nobody = asyncio.Event()
@@ -402,24 +384,20 @@ class ProxyQueue:
 
     def eta(self, ahead: int) -> float:
         """Seconds until a request with `ahead` others before it is sent."""
-        return self._eta(ahead, [account.limits.state() for account in self._accounts])
+        return self._eta(ahead, self._limits())
 
-    def _eta(self, ahead: int, states: Sequence[LimitsState]) -> float:
+    def _eta(self, ahead: int, lane: Lanewide) -> float:
         now = self._clock.now()
         ages = (now - began for began in self._in_flight.values())
-        return eta(ahead, states, self._latencies.mean, ages)
+        return eta(ahead, lane, self.latencies.mean, ages)
+
+    def _limits(self) -> Lanewide:
+        return Lanewide.of([account.limits.state() for account in self._accounts])
 
     def state(self) -> LaneState:
-        states = [account.limits.state() for account in self._accounts]
-        waiting = self._line.qsize()
-        return LaneState(
-            Lanewide.of(states),
-            waiting,
-            self._line.maxsize,
-            self._eta(waiting, states),
-            self._latencies.mean,
-            self._stops_at is not None,
-        )
+        lane, waiting = self._limits(), self._line.qsize()
+        is_stopping = self._stops_at is not None
+        return LaneState(lane, waiting, self._line.maxsize, self._eta(waiting, lane), self.latencies.mean, is_stopping)
 
     def place(self, request: ProxyRequest) -> int:
         """Its position now, from 1, at most a second old; 0 if it does not wait."""
@@ -452,54 +430,58 @@ class ProxyQueue:
 
     # -- a request's life
 
-    def enrol(
-        self,
-        call: Call,
-        *,
-        id: str = "",
-        patience: float = 600.0,
-        caller: str = "",
-        client: str = "",
-        priority: Priority = Priority.NORMAL,
-        passed_on: Mapping[str, str] | None = None,
-    ) -> ProxyRequest:
-        return ProxyRequest(
-            call, patience=patience, caller=caller, client=client, priority=priority, id=id, passed_on=passed_on
-        )
+    def enrol(self, call: Call, **known: Any) -> ProxyRequest:
+        return ProxyRequest(call, **known)
 
-    async def run(self, request: ProxyRequest) -> AsyncGenerator[Chunk, None]:
-        """Wait in line, call, retry; yield the answer's chunks. Close it (`aclosing`) to leave early.
+    async def answer(self, request: ProxyRequest) -> Chunk:
+        """Wait in line, call, retry: the whole answer of a plain call.
 
         Raises ProxyError: LineFull, WaitTooLong and Stopping at once, the others later.
         """
         with Presence(self, request):
-            self._admit(request)
             while True:
-                turn = await self._wait(request)
+                turn = await self._turn(request)
+                try:
+                    with Attempt(self, request, turn.permit) as attempt:
+                        answer: Chunk = await request.interruptible(partial(request.call, turn.account.connector))
+                        request.usage = Usage.told_by(answer)
+                        attempt.settle()
+                        return answer
+                except UpstreamError as error:
+                    self._try_again(request, turn.permit, error)
+                finally:
+                    turn.permit.release()
+
+    async def run(self, request: ProxyRequest) -> AsyncGenerator[Chunk, None]:
+        """The same for a stream: yields the answer's chunks. Close it (`aclosing`) to leave early."""
+        with Presence(self, request):
+            while True:
+                turn = await self._turn(request)
                 try:
                     async with aclosing(self._attempt(request, turn)) as chunks:
                         async for chunk in chunks:
-                            request.has_begun = True
+                            request.begin()
                             yield chunk
                     return
                 except UpstreamError as error:
-                    delay = self._retry_delay(request, turn.permit, error)
-                    if delay is None:
-                        raise
+                    self._try_again(request, turn.permit, error)
                 finally:
                     turn.permit.release()
-                self._clock.call_at(self._clock.now() + delay, partial(self._line.put_back, request))
 
     def _enter(self, request: ProxyRequest) -> None:
         request.arrived = self._clock.now()
+        request.expiry = self._clock.call_at(request.deadline, request.expire)
         self._present.add(request)
         self._nobody.clear()
 
     def _leave(self, request: ProxyRequest, end: BaseException | None) -> None:
         """Tell its story, however it ended."""
+        request.begin()
         self._present.discard(request)
         if not self._present:
             self._nobody.set()
+        if not self._listeners:
+            return
         status, error = told(end)
         took = self._clock.now() - request.arrived
         story = Story(request.id, request.caller, status, request.waited, took, request.attempts, error, request.usage)
@@ -509,14 +491,18 @@ class ProxyQueue:
             except Exception:
                 log.exception("a listener failed")
 
-    def _admit(self, request: ProxyRequest) -> None:
+    def _admit(self, request: ProxyRequest) -> Turn | None:
+        """Let it into the line, or at once to its turn if nobody waits and a permit is to be had."""
         now = self._clock.now()
         if self._stops_at is not None:
             raise Stopping(retry_after=max(1.0, self._stops_at - now))
+        if self._line.empty() and (turn := self._at_once()) is not None:
+            request.position = 1
+            return turn
         whose = f"{request.caller}\n{request.client}"
-        if self._promises.redeem(whose, now):
+        if self._promises and self._promises.redeem(whose, now):
             self._line.put_ahead(request)
-            return
+            return None
         if self._line.full():
             wait = self.eta(len(self._promises))
             raise LineFull(
@@ -532,61 +518,46 @@ class ProxyQueue:
                 f"{request.patience:g} s that this request may wait (X-Request-Timeout, RESP_TIMEOUT)",
                 retry_after=self._promises.give(whose, now, wait),
             )
+        return None
 
-    async def _wait(self, request: ProxyRequest) -> Turn:
-        """Until its turn or its deadline."""
+    def _at_once(self) -> Turn | None:
+        for account in self._accounts:
+            permit = account.limits.try_acquire()
+            if permit is not None:
+                return Turn(permit, account)
+        return None
+
+    async def _turn(self, request: ProxyRequest) -> Turn:
+        """Into the line, if it is new, and until its turn."""
+        if not request.attempts and (turn := self._admit(request)) is not None:
+            return turn
         since = self._clock.now()
-        expiry = self._clock.call_at(request.deadline, request.expire)
         try:
             return await request.turn()
         except BaseException:
             self._line.remove(request)
             raise
         finally:
-            expiry.cancel()
             request.waited += self._clock.now() - since
 
     async def _attempt(self, request: ProxyRequest, turn: Turn) -> AsyncGenerator[Chunk, None]:
-        """One call of the upstream. What it costs is settled when its answer is whole."""
-        request.attempts += 1
-        self._in_flight[request] = self._clock.now()
-        current_gate.set(turn.permit)
-        passed_on.set(request.passed_on)
-        notes: dict[str, str] = {}
-        request.noted = notes
-        noted.set(notes)
-        try:
+        """One call of a stream. What it costs is settled when its answer is whole."""
+        with Attempt(self, request, turn.permit) as attempt:
             async with closing(request.call(turn.account.connector)) as chunks:
-                while (chunk := await self._next(request, turn.permit, chunks)) is not None:
+                following = partial(anext, chunks, None)
+                while (chunk := await request.interruptible(following)) is not None:
+                    attempt.rest()
                     request.usage = Usage.told_by(chunk) or request.usage
                     yield chunk
-            turn.permit.settle(request.usage or Usage())
-            self._latencies.add(self._clock.now() - self._in_flight[request])
-        finally:
-            current_gate.set(None)
-            del self._in_flight[request]
+                    attempt.start()
+            attempt.settle()
 
-    async def _next(self, request: ProxyRequest, permit: Permit, chunks: AsyncIterator[Chunk]) -> Chunk | None:
-        """The next chunk, None after the last. The call's time-out runs from its send, or from the chunk before."""
-        loop = asyncio.get_running_loop()
-        left = self._call_timeout if request.has_begun else request.deadline - self._clock.now()
-        deadline = loop.time() + left
-        try:
-            async with request.interruptible(deadline):
-                if not request.has_begun:
-                    permit.on_sent = partial(self._note_sent, request, deadline)
-                return await anext(chunks, None)
-        except TimeoutError:
-            if request.has_begun or loop.time() < deadline:
-                raise UpstreamTimeout(self._call_timeout) from None
-            raise request.too_late() from None
-        finally:
-            permit.on_sent = None
-
-    def _note_sent(self, request: ProxyRequest, deadline: float) -> None:
-        """From here on it counts, and its time-out runs. `deadline` is the request's own, in loop time."""
-        self._in_flight[request] = self._clock.now()
-        request.extend(min(deadline, asyncio.get_running_loop().time() + self._call_timeout))
+    def _try_again(self, request: ProxyRequest, permit: Permit, error: UpstreamError) -> None:
+        """Let it stand in line again, at the front; raise the error if it has failed for good."""
+        delay = self._retry_delay(request, permit, error)
+        if delay is None:
+            raise error
+        self._clock.call_at(self._clock.now() + delay, partial(self._line.put_back, request))
 
     def _retry_delay(self, request: ProxyRequest, permit: Permit, error: UpstreamError) -> float | None:
         """Seconds after which it stands in line again, at the front; None if it has failed for good."""

@@ -6,6 +6,7 @@
 | pacing     | how near to the ideal rate the calls leave, judged on the upstream's clock                       |
 | waiting    | what a waiting request weighs, beside a bare aiohttp server that merely waits                    |
 | startup    | how long from the process's start to its first answer, and which imports that time goes to       |
+| client     | what a call of a thousand queued ones costs its caller, beside GigaChat's own SDK                |
 
 Everything runs on loopback, in processes of its own: the service (`service`), the comparison (`bare`), the API
 (`upstream`) and the callers (`load`). Ratios are taken within one run, of alternating rounds, so that they hold on any

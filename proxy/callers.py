@@ -1,16 +1,21 @@
 """Who sent a request: the name of its key, else its address; and what it asks of the line in its headers."""
 
 import hmac
+import secrets
 import time
-from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
 
 from proxy import passes
-from proxy.errors import BadRequest, Unauthorized
+from proxy.errors import BadRequest, KeyRefused, Unauthorized
 
 Network = IPv4Network | IPv6Network
+
+#: Where client libraries put a key, besides `Authorization: Bearer`.
+KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")
 
 
 class Callers:
@@ -24,52 +29,89 @@ class Callers:
     def __init__(self, keys: Mapping[str, str], trusted: Sequence[Network]) -> None:
         self.keys = keys
         self._trusted = trusted
+        self._secret = secrets.token_bytes(32)
+        self._names = {self._digest(key.encode()): name for name, key in keys.items()}
 
     def name(self, request: web.Request) -> str:
         """Raises Unauthorized if keys are configured and the request has neither one nor a pass made of one."""
-        given = key_of(request.headers)
-        return passes.holder(given, self.keys, time.time()) or self.name_of_any(request, [given])
-
-    def name_of_any(self, request: web.Request, given: Sequence[str]) -> str:
-        """The caller of whom one of these is the key. Raises Unauthorized."""
         if not self.keys:
             return self._address(request)
-        # Every key is compared, so that the time tells nothing about where a match was found.
-        matches = [
-            name
-            for name, key in self.keys.items()
-            for candidate in given
-            if hmac.compare_digest(key.encode(), candidate.encode())
-        ]
-        if not matches:
-            raise Unauthorized
-        return matches[0]
+        given = keys_in(request.headers)
+        now = time.time()
+        for token in given:
+            if name := passes.holder(token, self.keys, now):
+                return name
+        return self._owner(given)
+
+    def name_by_credentials(self, request: web.Request) -> str:
+        """The same for who asks for a pass: only a key will do, in any form of credentials. Raises Unauthorized."""
+        if not self.keys:
+            return self._address(request)
+        told = request.headers
+        return self._owner([*passes.keys_in(told.get("Authorization", "")), *keys_in(told)])
+
+    def is_proxy(self, address: str) -> bool:
+        """At this address there is a proxy of ours."""
+        parsed = parsed_address(address)
+        return parsed is not None and any(parsed in network for network in self._trusted)
+
+    def _owner(self, given: Iterable[str]) -> str:
+        """Whose key is among these."""
+        refusal: type[Unauthorized] = Unauthorized
+        for word in given:
+            key = as_sent(word)
+            # Found by a digest that nobody else can know, the time of the search tells nothing about the keys.
+            name = self._names.get(self._digest(key))
+            if name is not None and hmac.compare_digest(self.keys[name].encode(), key):
+                return name
+            refusal = KeyRefused
+        raise refusal
+
+    def _digest(self, key: bytes) -> bytes:
+        return blake2b(key, key=self._secret, digest_size=32).digest()
 
     def _address(self, request: web.Request) -> str:
         """The peer, or the last address in X-Forwarded-For that no trusted proxy of ours has added."""
         address = request.remote or ""
-        hops = [hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")]
-        while hops and hops[-1] and self._is_trusted(address):
-            address = hops.pop()
+        if not self._trusted:
+            return address
+        hops = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        while hops and self.is_proxy(address):
+            hop = hops.pop().strip()
+            if not hop:
+                continue
+            parsed = parsed_address(hop)
+            if parsed is None:
+                break  # "unknown": all that is known is which proxy said so
+            address = str(parsed)
         return address
 
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
+
+def parsed_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address as peers and proxies write it: with a port or without, IPv6 in brackets or bare."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # On a socket for both families an IPv4 peer looks like this.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def key_of(headers: Mapping[str, str]) -> str:
-    """The key in any of the forms that client libraries use; "" if there is none."""
+def keys_in(headers: Mapping[str, str]) -> list[str]:
+    """What may be a key in the headers of a request, in all the forms that client libraries use."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token.strip()
-    for name in ("X-API-Key", "api-key", "x-goog-api-key"):
-        if headers.get(name):
-            return headers[name].strip()
-    return ""
+    given = [token] if scheme.lower() == "bearer" else []
+    given += [headers[name] for name in KEY_HEADERS if name in headers]
+    return [word for word in map(str.strip, given) if word]
+
+
+def as_sent(text: str) -> bytes:
+    """The bytes of a header's text, which need not have been UTF-8."""
+    return text.encode(errors="surrogateescape")
 
 
 def patience_of(headers: Mapping[str, str], longest: float) -> float:

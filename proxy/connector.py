@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from json import JSONDecodeError
 from pathlib import Path
 from types import TracebackType
@@ -135,14 +135,14 @@ class Connector:
         if verdict is not True:
             raise BadRequest(f"the connector {self.name} does not accept this request")
 
-    async def request(self, data: Data) -> AsyncIterator[Chunk]:
-        """One whole answer, as a stream of one. Raises UpstreamError."""
+    async def request(self, data: Data) -> Chunk:
+        """One whole answer. Raises UpstreamError."""
         await self._pass_gate()
         with foreign_errors_named(self.name):
             answer = await _called(self.request_api, data)
         if not isinstance(answer, dict):
             raise UpstreamError(None, message=f"the connector {self.name} returned {type(answer).__name__}, not a dict")
-        yield answer
+        return answer
 
     async def stream(self, data: Data) -> AsyncIterator[Chunk]:
         """The answer's chunks; one chunk, the whole answer, if the connector does not stream."""
@@ -150,9 +150,7 @@ class Connector:
         if stream_api is None:
             # What cannot stream must not ask its API to.
             parameters = {name: value for name, value in data["generate_parameters"].items() if name != "stream"}
-            async with closing(self.request({**data, "generate_parameters": parameters})) as answers:
-                async for answer in answers:
-                    yield answer
+            yield await self.request({**data, "generate_parameters": parameters})
             return
         await self._pass_gate()
         with foreign_errors_named(self.name):
@@ -198,9 +196,11 @@ class Connector:
                 await outcome
 
     async def _pass_gate(self) -> None:
+        if self.is_gated:
+            return
         home_loop.set(asyncio.get_running_loop())
         gate = current_gate.get()
-        if gate is not None and not self.is_gated:
+        if gate is not None:
             await gate.gate()
 
 
@@ -249,9 +249,12 @@ async def closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[C
             await aclose()
 
 
+is_async = cache(inspect.iscoroutinefunction)
+
+
 async def _called(function: Callable[..., Any], *args: Any) -> Any:
     """Await an async function; run a plain one in a thread, so that it cannot hold up the line."""
-    if inspect.iscoroutinefunction(function):
+    if is_async(function):
         return await function(*args)
     call = in_thread(function, *args)
     try:

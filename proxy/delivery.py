@@ -37,6 +37,8 @@ EVENT_HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would hold the chunks back
 }
 
+NOTHING = nullcontext()
+
 #: What is told of an error that is no ProxyError yet.
 Explain = Callable[[web.Request, Exception], ProxyError]
 
@@ -53,7 +55,7 @@ class Delivery:
         """One whole answer."""
         line, enrolled = in_line(request)
         with self._beating(request):
-            answer = await whole(line.run(enrolled))
+            answer = await line.answer(enrolled)
         note_model(request, answer)
         return web.Response(body=dialect.answer(answer), headers=headers(request, {"Content-Type": JSON_TYPE}))
 
@@ -63,7 +65,7 @@ class Delivery:
         response = web.StreamResponse()
         async with aclosing(line.run(enrolled)) as chunks, self._unbroken(dialect, request, response):
             chunk = await self._first_chunk(request, response, chunks)
-            await begin(request, response, EVENT_HEADERS)
+            await begin(request, response, headers(request, EVENT_HEADERS))
             note_model(request, chunk)
             while chunk is not None:
                 await write(request, response, dialect.event(chunk))
@@ -84,12 +86,14 @@ class Delivery:
                 return web.Response(
                     status=error.upstream_status or error.status,
                     body=error.body,
-                    headers=headers(request, error.answer_headers),
+                    headers=raw_headers(request, error.answer_headers),
                 )
             if head.is_whole:
-                return web.Response(status=head.status, body=await rest(chunks), headers=headers(request, head.headers))
+                return web.Response(
+                    status=head.status, body=await rest(chunks), headers=raw_headers(request, head.headers)
+                )
             response.set_status(head.status)
-            await begin(request, response, head.headers)
+            await begin(request, response, raw_headers(request, head.headers))
             async for piece in chunks:
                 await write(request, response, cast(bytes, piece))
         return response
@@ -122,7 +126,7 @@ class Delivery:
         try:
             await asyncio.wait({opening}, timeout=self._settings.stream_early_200)
             while not opening.done():
-                await begin(request, response, EVENT_HEADERS)
+                await begin(request, response, headers(request, EVENT_HEADERS))
                 await response.write(sse.comment(progress(*in_line(request))))
                 await asyncio.wait({opening}, timeout=self._settings.heartbeat_interval)
             return await opening
@@ -152,7 +156,8 @@ class Delivery:
         return self._settings.heartbeat_102 == "auto" and takes_102(request)
 
     def _beating(self, request: web.Request) -> AbstractContextManager[None]:
-        return self._heartbeat.alive(request.transport) if self._takes_102(request) else nullcontext()
+        transport = request.transport
+        return self._heartbeat.alive(transport) if transport and self._takes_102(request) else NOTHING
 
 
 def in_line(request: web.Request) -> tuple[Line, Enrolled]:
@@ -162,36 +167,35 @@ def in_line(request: web.Request) -> tuple[Line, Enrolled]:
     return note.lane.line, note.enrolled
 
 
-async def whole(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
-    """The only chunk of a plain answer."""
-    async with aclosing(chunks):
-        answer = await anext(chunks)
-        async for _ in chunks:
-            pass  # to its end, where it is settled
-    return answer
-
-
 async def rest(chunks: AsyncGenerator[Chunk, None]) -> bytes:
     """What remains of a raw answer."""
     return b"".join([cast(bytes, piece) async for piece in chunks])
 
 
-def headers(request: web.Request, more: Mapping[str, str] | Headers) -> CIMultiDict[str]:
-    """The headers of an answer: its id, its story in the line, the lane's limits; `more` wins."""
+def headers(request: web.Request, more: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an answer: its id, its story in the line, the lane's limits, and `more`."""
     note = request[NOTE]
-    told = CIMultiDict({"X-Request-ID": note.id})
-    if note.lane is not None and note.enrolled is not None:
-        told["X-Queue-Wait-Ms"] = str(round(note.enrolled.waited * 1000))
-        told["X-Queue-Position"] = str(note.enrolled.position)
+    told = {"X-Request-ID": note.id}
+    if note.lane is not None and (enrolled := note.enrolled) is not None:
+        told["X-Queue-Wait-Ms"] = str(round(enrolled.waited * 1000))
+        told["X-Queue-Position"] = str(enrolled.position)
         told.update(note.lane.line.state().rate_limit_headers())
-        told.update(note.enrolled.noted)
+        told.update(enrolled.noted)
     told.update(more)
     return told
 
 
-async def begin(request: web.Request, response: web.StreamResponse, more: Mapping[str, str] | Headers) -> None:
+def raw_headers(request: web.Request, theirs: Headers) -> CIMultiDict[str]:
+    """The same for a raw answer; where the API and we use one name, however it is written, the API's counts."""
+    told = CIMultiDict(headers(request, {}))
+    told.update(theirs)
+    return told
+
+
+async def begin(request: web.Request, response: web.StreamResponse, told: Mapping[str, str]) -> None:
+    """Write the head, if it is not out yet."""
     if not response.prepared:
-        response.headers.update(headers(request, more))
+        response.headers.update(told)
         await response.prepare(request)
 
 

@@ -21,7 +21,8 @@ class ProxyError(Exception):
     code = "internal_error"
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(message or (self.__doc__ or "").strip())
+        # It may repeat a caller's word, which need not be Unicode.
+        super().__init__((message or (self.__doc__ or "").strip()).encode(errors="replace").decode())
         # An upstream may say anything, "inf" too.
         self.retry_after = None if retry_after is None else min(retry_after, LONGEST_RETRY_AFTER)
 
@@ -51,6 +52,37 @@ class Unauthorized(ProxyError):
 
     status = 401
     code = "unauthorized"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="gigachat-proxy"'}
+
+
+class KeyRefused(Unauthorized):
+    """This is no key of this proxy: a valid one is needed, as "Authorization: Bearer <key>" or "X-API-Key: <key>"."""
+
+    code = "key_refused"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="gigachat-proxy", error="invalid_token"'}
+
+
+class PassExpired(KeyRefused):
+    """This access token is over: ask for a new one, or send your key itself."""
+
+    code = "pass_expired"
+
+
+class Forbidden(ProxyError):
+    """A browser asks for a page that may not call this service."""
+
+    status = 403
+    code = "forbidden"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Vary": "Origin"}
 
 
 class NotFound(ProxyError):

@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from proxy.limits import LimitsState
 
@@ -27,8 +26,7 @@ class Latencies:
         return sum(self._seconds) / len(self._seconds) if self._seconds else None
 
 
-@dataclass(frozen=True, slots=True)
-class Lanewide:
+class Lanewide(NamedTuple):
     """The limits of a lane's accounts together. None stands for "no limit"; times are seconds from now."""
 
     rpm: float | None
@@ -40,6 +38,9 @@ class Lanewide:
 
     @classmethod
     def of(cls, states: Sequence[LimitsState]) -> "Lanewide":
+        if len(states) == 1:
+            (only,) = states
+            return cls(only.rpm, only.concurrency, only.allowed, only.in_flight, only.next_send, only.paused)
         return cls(
             rpm=total([state.rpm for state in states]),
             concurrency=total([state.concurrency for state in states]),
@@ -60,7 +61,7 @@ def total(limits: Sequence[Number | None]) -> Number | None:
     return sum(known) if len(known) == len(limits) else None
 
 
-def eta(ahead: int, states: Sequence[LimitsState], latency: float | None, ages: Iterable[float]) -> float:
+def eta(ahead: int, lane: Lanewide, latency: float | None, ages: Iterable[float]) -> float:
     """Seconds until a request with `ahead` others before it is sent.
 
     Args:
@@ -68,7 +69,6 @@ def eta(ahead: int, states: Sequence[LimitsState], latency: float | None, ages: 
             that is under way is no measure for those after it.
         ages: seconds since each call in flight was sent, the oldest first.
     """
-    lane = Lanewide.of(states)
     by_pace = lane.next_send + ahead * lane.interval
     if latency is None or lane.allowed is None or ahead < lane.allowed - lane.in_flight:
         return by_pace

@@ -13,6 +13,7 @@ from uuid import uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from proxy.browsers import Browsers
 from proxy.callers import Callers
 from proxy.delivery import JSON_TYPE, headers
 from proxy.dialects import Dialect
@@ -41,12 +42,14 @@ class Guard:
         self,
         dialect_for: Callable[[web.Request], Dialect],
         callers: Callers,
+        browsers: Browsers,
         *,
         listeners: Sequence[Listener] = (),
         keeps_bodies: bool = False,
     ) -> None:
         self._dialect_for = dialect_for
         self._callers = callers
+        self._browsers = browsers
         self._listeners = listeners
         self._keeps_bodies = keeps_bodies
 
@@ -60,7 +63,7 @@ class Guard:
                 # The server runs each request in a task of its own, which ends with the answer's last byte.
                 task.add_done_callback(partial(self._tell, request))
             try:
-                response = await handler(request)
+                response = self._browsers.admit(request) or await handler(request)
             except Exception as error:
                 failure = explained(request, error)
                 note.failed(failure)

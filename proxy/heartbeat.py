@@ -6,16 +6,15 @@ Rule 3: nobody is sent a 102 who might take it for the answer (`requests`, urlli
 """
 
 import asyncio
+import re
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiohttp import HttpVersion11, web
 
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 
-#: Parts of the User-Agent of clients that skip interim responses, each shown by a test.
-SKIPS_102 = ("GigaChat-python-lib", "OpenAI/Python", "python-httpx", "aiohttp/", "curl/")
+#: In the User-Agent of clients that skip interim responses, each shown by a test.
+SKIPS_102 = re.compile("GigaChat-python-lib|OpenAI/Python|python-httpx|aiohttp/|curl/")
 #: Headers, and beginnings of headers, that betray a proxy between the client and us.
 BETWEEN = frozenset({"via", "forwarded", "x-real-ip"})
 FORWARDED = "x-forwarded-"
@@ -33,13 +32,13 @@ def takes_102(request: web.Request) -> bool:
     Whoever asks by `X-Heartbeat: 102` vouches for itself and for a proxy between that leaves no trace.
     """
     headers = request.headers
-    names = [name.lower() for name in headers]
-    if request.version < HttpVersion11 or any(name in BETWEEN or name.startswith(FORWARDED) for name in names):
+    is_known = SKIPS_102.search(headers.get("User-Agent", "")) is not None
+    if not (is_known or headers.get("X-Heartbeat") == "102") or request.version < HttpVersion11:
         return False
-    agent = headers.get("User-Agent", "")
-    if any(known in agent for known in SKIPS_102):
-        return headers.get("Connection", "").lower() != "close" and not is_rewritten(names)
-    return headers.get("X-Heartbeat") == "102"
+    names = [name.lower() for name in headers]
+    if any(name in BETWEEN or name.startswith(FORWARDED) for name in names):
+        return False
+    return not is_known or (headers.get("Connection", "").lower() != "close" and not is_rewritten(names))
 
 
 def is_rewritten(names: list[str]) -> bool:
@@ -65,17 +64,9 @@ class Heartbeat:
     def __len__(self) -> int:
         return len(self._due)
 
-    @contextmanager
-    def alive(self, transport: asyncio.WriteTransport | None) -> Iterator[None]:
+    def alive(self, transport: asyncio.WriteTransport) -> "Alive":
         """Beat on this transport until the block is left."""
-        if transport is None:
-            yield
-            return
-        self._join(transport)
-        try:
-            yield
-        finally:
-            self._due.pop(transport, None)
+        return Alive(self, transport)
 
     def close(self) -> None:
         self._due.clear()
@@ -83,11 +74,14 @@ class Heartbeat:
             self._timer.cancel()
             self._timer = None
 
-    def _join(self, transport: asyncio.WriteTransport) -> None:
+    def join(self, transport: asyncio.WriteTransport) -> None:
         loop = asyncio.get_running_loop()
         self._due[transport] = loop.time() + self._interval
         if self._timer is None:
             self._timer = loop.call_at(self._due[transport], self._beat)
+
+    def leave(self, transport: asyncio.WriteTransport) -> None:
+        self._due.pop(transport, None)
 
     def _beat(self) -> None:
         """Beat for those who are due, then set the timer to the next one."""
@@ -106,3 +100,19 @@ class Heartbeat:
             if not transport.is_closing() and not transport.get_write_buffer_size():
                 transport.write(PROCESSING)
         self._timer = loop.call_soon(self._beat)
+
+
+class Alive:
+    """A block in which somebody is kept alive. A class, since thousands wait inside of it."""
+
+    __slots__ = ("_heartbeat", "_transport")
+
+    def __init__(self, heartbeat: Heartbeat, transport: asyncio.WriteTransport) -> None:
+        self._heartbeat = heartbeat
+        self._transport = transport
+
+    def __enter__(self) -> None:
+        self._heartbeat.join(self._transport)
+
+    def __exit__(self, *_: object) -> None:
+        self._heartbeat.leave(self._transport)

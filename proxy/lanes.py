@@ -1,17 +1,17 @@
 """A lane: one upstream with its accounts, their limits and the line that waits for them."""
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from proxy.connector import Chunk, Connector
 from proxy.estimate import Lanewide
 from proxy.limits import Limits, Usage
 
-#: Makes one attempt at an upstream. A plain answer is a stream of one chunk.
-Call = Callable[[Connector], AsyncIterator[Chunk]]
+#: Makes one attempt at an upstream: a coroutine for `Line.answer`, an async iterator of chunks for `Line.run`.
+Call = Callable[[Connector], Any]
 
 
 class Priority(Enum):
@@ -31,8 +31,7 @@ class Account:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
-class LaneState:
+class LaneState(NamedTuple):
     """A look at a lane, for `GET /` and the RateLimit headers. Times are seconds."""
 
     limits: Lanewide
@@ -109,8 +108,11 @@ class Line(Protocol):
     ) -> Enrolled:
         """A request for `run`; it does not wait in line before that."""
 
+    async def answer(self, request: Any) -> Chunk:
+        """Its way through the line: the whole answer of a plain call. Raises ProxyError."""
+
     def run(self, request: Any) -> AsyncGenerator[Chunk, None]:
-        """Its way through the line: the answer's chunks. Raises ProxyError."""
+        """The same for a stream: the answer's chunks."""
 
     def place(self, request: Any) -> int:
         """Its position now, from 1, at most a second old; 0 if it does not wait."""

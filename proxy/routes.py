@@ -6,14 +6,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.dialects import Dialect
-from proxy.dialects.gigachat import GigaChat
+from proxy.dialects.gigachat import GigaChat, TokenRequest
 from proxy.dialects.native import Native
 from proxy.errors import NotFound
 from proxy.serving import Edge
 
 GIGACHAT = GigaChat()
+OAUTH = TokenRequest()
 #: How GigaChat's SDK names itself.
 SDK = "GigaChat-python-lib"
+OAUTH_PATH = "/api/v2/oauth"
 #: Where the API's own paths begin, for everybody and for the SDK, whose users know the API's base address to end so.
 API = "/api/{version:v[12]}"
 SDK_API = "/{version:v[12]}"
@@ -25,7 +27,7 @@ def routes(edge: Edge, native: Native) -> list[web.RouteDef]:
         ("POST", "/", partial(edge.chat, native)),
         ("GET", "/", partial(edge.info, native)),
         ("GET", "/health", partial(edge.health, native)),
-        ("POST", "/api/v2/oauth", partial(edge.token, GIGACHAT)),
+        ("POST", OAUTH_PATH, partial(edge.token, GIGACHAT)),
         ("POST", "/api/v1/token", partial(edge.token, GIGACHAT)),
         ("POST", "/v1/token", partial(sdk_only, partial(edge.token, GIGACHAT))),
         ("*", API + "/{path:.+}", partial(edge.forward, GIGACHAT)),
@@ -41,7 +43,7 @@ def routes(edge: Edge, native: Native) -> list[web.RouteDef]:
 def dialect_for(native: Native, request: web.Request) -> Dialect:
     """In which dialect a failure of this request is told."""
     if request.path.startswith("/api/") or (request.path.startswith(("/v1/", "/v2/")) and is_sdk(request)):
-        return GIGACHAT
+        return OAUTH if request.path.rstrip("/") == OAUTH_PATH else GIGACHAT
     return native
 
 

@@ -40,7 +40,7 @@ class Rule:
 
     expected: str
     kinds: tuple[type, ...]
-    is_allowed: Callable[[Any], bool] = lambda value: True
+    is_allowed: Callable[[Any], bool] | None = None
     is_required: bool = False
     fields: Mapping[str, "Rule"] = field(default_factory=dict)
     items: "Rule | None" = None
@@ -55,13 +55,14 @@ def check(value: Any, rule: Rule, path: str = "") -> None:
         if rule.is_required:
             raise WrongValue(f"{path or 'the request'} is missing: it must be {rule.expected}", path)
         return
-    if not rule.is_kind(value):
+    if type(value) not in rule.kinds and not rule.is_kind(value):
         raise WrongType(f"{path or 'the request'} must be {rule.expected}, not {kind_of(value)}", path)
-    if not rule.is_allowed(value):
+    if rule.is_allowed is not None and not rule.is_allowed(value):
         raise WrongValue(f"{path or 'the request'} must be {rule.expected}, not {shown(value)}", path)
     if rule.fields and isinstance(value, dict):
         for name, inner in rule.fields.items():
-            check(value.get(name), inner, f"{path}.{name}" if path else name)
+            if inner.is_required or name in value:
+                check(value.get(name), inner, f"{path}.{name}" if path else name)
     if rule.items is not None:
         for number, item in enumerate(value):
             check(item, rule.items, f"{path}[{number}]")

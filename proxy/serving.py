@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from aiohttp import web
 from proxy import passes
 from proxy.callers import Callers, patience_of
 from proxy.connector import Chunk, Connector
-from proxy.delivery import JSON_TYPE, Delivery, headers, model_of, whole
+from proxy.delivery import JSON_TYPE, Delivery, headers, model_of
 from proxy.dialects import Dialect
 from proxy.dialects.native import Native
 from proxy.entry import NOTE, Note
@@ -103,9 +103,9 @@ class Edge:
         if now - self._info_at <= INFO_AGE:
             return self._info
         if line.state().eta <= INFO_PATIENCE:
-            turn = line.enrol(connector_info, patience=INFO_PATIENCE, caller="proxy", priority=Priority.HIGH)
+            turn = line.enrol(Connector.info, patience=INFO_PATIENCE, caller="proxy", priority=Priority.HIGH)
             try:
-                self._info, self._info_at = cast("dict[str, Any]", await whole(line.run(turn))), now
+                self._info, self._info_at = cast("dict[str, Any]", await line.answer(turn)), now
                 return self._info
             except ProxyError as error:
                 log.info("what the connector tells is not to be had now: %s", error)
@@ -121,9 +121,7 @@ class Edge:
     def _identify_by_credentials(self, request: web.Request) -> None:
         """The same, from a token request, which has its own ways to carry a key. Raises Unauthorized."""
         request[NOTE].operation = "token"
-        request[NOTE].caller = self._callers.name_of_any(
-            request, passes.keys_in(request.headers.get("Authorization", ""))
-        )
+        request[NOTE].caller = self._callers.name_by_credentials(request)
 
     def _call(self, dialect: Dialect, note: Note, body: bytes) -> tuple[bool, Call]:
         """Whether it is a stream, and what makes it. Raises BadRequest for what is wrong with it."""
@@ -170,7 +168,9 @@ class Edge:
         return Priority.NORMAL if priority is Priority.HIGH and not self._callers.keys else priority
 
 
-def answer_of(dialect: Dialect, body: bytes, is_stream: bool, connector: Connector) -> AsyncIterator[Chunk]:
+def answer_of(
+    dialect: Dialect, body: bytes, is_stream: bool, connector: Connector
+) -> Awaitable[Chunk] | AsyncIterator[Chunk]:
     """One attempt at the call that a body asks for."""
     data = dialect.request(orjson.loads(body))
     return connector.stream(data) if is_stream else connector.request(data)
@@ -182,8 +182,3 @@ def parsed(body: bytes) -> object:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not valid JSON: {error}" if body else "the body is empty: send JSON") from None
-
-
-async def connector_info(connector: Connector) -> AsyncIterator[Chunk]:
-    """What a connector tells of itself, as a call for the line."""
-    yield await connector.info()

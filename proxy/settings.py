@@ -24,6 +24,7 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from yarl import URL
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,24 @@ def _keys(value: object) -> object:
 def _networks(value: object) -> object:
     """`127.0.0.1, 10.0.0.0/8` -> networks."""
     return tuple(map(ip_network, value.replace(",", " ").split())) if isinstance(value, str) else value
+
+
+def _origins(value: object) -> object:
+    """`https://Chat.Example.org/, *` -> origins as browsers write them."""
+    return tuple(map(_origin, value.replace(",", " ").split())) if isinstance(value, str) else value
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    try:
+        url = URL(text)
+        origin = url.origin()
+    except ValueError:
+        url = origin = URL()
+    if not url.host or "*" in url.host or url not in (origin, origin / ""):
+        raise ValueError(f'"{text}" is no origin')
+    return str(origin)
 
 
 def _switch(value: object) -> str:
@@ -105,6 +124,7 @@ Timeout = Annotated[float, Field(gt=0, allow_inf_nan=False), Unit("seconds, abov
 Keys = Annotated[dict[str, SecretStr], BeforeValidator(_keys), Unit("name:key,name2:key2", is_secret=True)]
 Network = IPv4Network | IPv6Network
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks), Unit("10.0.0.5, 10.0.0.0/8 and the like")]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), Unit("https://chat.example.org and the like, or *")]
 AutoOff = Annotated[Literal["auto", "off"], SWITCHED]
 AutoOnOff = Annotated[Literal["auto", "on", "off"], SWITCHED, Unit("auto, on, off", bare="on")]
 Scope = Annotated[Literal["GIGACHAT_API_PERS", "GIGACHAT_API_B2B", "GIGACHAT_API_CORP"], UPPER]
@@ -149,6 +169,7 @@ class Settings(BaseSettings):
     # The callers
     proxy_api_keys: Keys = knob({}, "Keys of the callers, by name; unset: none is asked for.", "GPT2GIGA_API_KEY")
     trusted_proxies: Networks = knob((), "Proxies whose X-Forwarded-For is believed.")
+    cors_origins: Origins = knob((), "Origins of the web pages that may call; * for all.")
     heartbeat_102: AutoOff = knob("auto", "102 Processing to waiting clients that are known to skip it.")
     heartbeat_interval: Timeout = knob(1, "Time between two signs of life to a waiting client.")
     stream_early_200: Duration = knob(15, "Wait after which a stream gets its 200 and its place in line.")

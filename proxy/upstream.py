@@ -6,15 +6,16 @@ Rule 3: redirects are not followed, cookies are not kept: nothing of one call re
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 from yarl import URL
 
 from proxy.connector import Gate, current_gate, passed_on
@@ -28,15 +29,10 @@ KEEPALIVE = 12.0
 #: Bytes of an error body that are read; the rest tells nobody anything.
 MAX_ERROR_BODY = 64 * 1024
 
+#: Bytes of a body that are written in one go.
+PIECE = 256 * 1024
+
 TlsChooser = Callable[[URL], ssl.SSLContext | bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """What the gate has to know of one request that is about to be written."""
-
-    gate: Gate | None
-    has_body: bool
 
 
 class Upstream:
@@ -50,11 +46,12 @@ class Upstream:
     def __init__(self, *, tls: TlsChooser | None = None, headers: Mapping[str, str] | None = None) -> None:
         self._tls = tls or (lambda url: True)
         self._headers = dict(headers or {})
-        self._session: aiohttp.ClientSession | None = None
+        #: One for requests with a body, one for those without, on one pool.
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     @asynccontextmanager
@@ -73,18 +70,8 @@ class Upstream:
         `is_counted=False` is for requests that are no calls of the API (tokens): they pass no gate.
         `is_raw` leaves the answer's bytes as they come, compressed if they are.
         """
-        send = Send(current_gate.get() if is_counted else None, body is not None)
-        with connection_errors_named():
-            async with self._open_session().request(
-                method,
-                url,
-                headers={**passed_on.get(), **(headers or {})} if is_counted else headers,
-                data=body,
-                ssl=self._tls(url),
-                allow_redirects=False,
-                auto_decompress=not is_raw,
-                trace_request_ctx=send,
-            ) as response:
+        with connection_errors_named:
+            async with self._send(method, url, headers, body, is_counted, is_raw) as response:
                 yield response
 
     async def read(
@@ -97,44 +84,89 @@ class Upstream:
         is_counted: bool = True,
     ) -> bytes:
         """The whole body of a 200. Raises UpstreamError for any other status, with what the API said."""
-        async with self.open(method, url, headers=headers, body=body, is_counted=is_counted) as response:
-            await raise_for_status(response)
-            return await response.read()
+        with connection_errors_named:
+            async with self._send(method, url, headers, body, is_counted, False) as response:
+                await raise_for_status(response)
+                return await response.read()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            self._session = aiohttp.ClientSession(
-                # The limits are ours, so the pool has none.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE),
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                trace_configs=[gate_trace()],
-            )
-        return self._session
+    def _send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+        is_counted: bool,
+        is_raw: bool,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        gate = current_gate.get() if is_counted else None
+        return self._open_session(has_body=bool(body)).request(
+            method,
+            url,
+            headers={**passed_on.get(), **(headers or {})} if is_counted else headers,
+            data=GatedBody(body, gate) if body else None,
+            ssl=self._tls(url),
+            allow_redirects=False,
+            auto_decompress=not is_raw,
+            trace_request_ctx=gate,
+        )
+
+    def _open_session(self, *, has_body: bool) -> aiohttp.ClientSession:
+        if not self._sessions:
+            # The limits are ours, so the pool has none.
+            pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE)
+            self._sessions = {True: self._made(pool), False: self._made(pool, gate_trace())}
+        return self._sessions[has_body]
+
+    def _made(self, pool: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=pool,
+            connector_owner=not traces,  # one of the two closes the pool
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            trace_configs=list(traces),
+        )
+
+
+class GatedBody(Payload):
+    """A request's body that waits at the gate before its first byte.
+
+    aiohttp holds the headers back until the body writes and sends the two together, so the gate holds both: connection
+    and token are ready by then.
+    """
+
+    _value: bytes
+    _autoclose = True
+
+    def __init__(self, body: bytes, gate: Gate | None) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self._gate = gate
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            await gate.gate()
+        for start in range(0, len(self._value), PIECE):
+            await writer.write(self._value[start : start + PIECE])
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await self.write(writer)
 
 
 def gate_trace() -> aiohttp.TraceConfig:
-    """Hold each request at its permit's gate just before its first byte is written.
-
-    aiohttp awaits `on_request_chunk_sent` before it writes the body, and writes headers and body together after it
-    (it is nearer to the socket than `on_request_headers_sent`, which serves requests without a body).
-    """
+    """The same gate for requests without a body; a trace costs every request, so only those go through it."""
 
     async def headers_ready(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        send = context.trace_request_ctx
-        if send.gate is not None and not send.has_body:
-            await send.gate.gate()
-
-    async def body_ready(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        send = context.trace_request_ctx
-        if send.gate is not None and not getattr(context, "has_passed", False):
-            context.has_passed = True
-            await send.gate.gate()
+        gate: Gate | None = context.trace_request_ctx
+        if gate is not None:
+            await gate.gate()
 
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(headers_ready)
-    trace.on_request_chunk_sent.append(body_ready)
     return trace
 
 
@@ -173,18 +205,28 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-@contextmanager
-def connection_errors_named() -> Iterator[None]:
+class _ConnectionErrorsNamed:
     """Foreign errors become ours here and nowhere else."""
-    try:
-        yield
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise UpstreamError(
-            None,
-            message="the upstream's TLS certificate was not accepted; if it is signed by an authority of your own, "
-            "name its file in GIGACHAT_CA_BUNDLE_FILE",
-        ) from error
-    except (aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError) as error:
-        raise UpstreamError(None, message="no connection to the upstream could be opened") from error
-    except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as error:
-        raise UpstreamError(None, message="the upstream broke the connection") from error
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and (message := message_for(error)) is not None:
+            raise UpstreamError(None, message=message) from error
+
+
+connection_errors_named = _ConnectionErrorsNamed()
+
+
+def message_for(error: BaseException) -> str | None:
+    """What is told of a client's error; None if it is none of a connection."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return (
+            "the upstream's TLS certificate was not accepted; if it is signed by an authority of your own, "
+            "name its file in GIGACHAT_CA_BUNDLE_FILE"
+        )
+    if isinstance(error, aiohttp.ServerTimeoutError | aiohttp.ClientConnectorError):
+        return "no connection to the upstream could be opened"
+    if isinstance(error, aiohttp.ClientError | ConnectionError | ssl.SSLError):
+        return "the upstream broke the connection"
+    return None

@@ -101,6 +101,7 @@ class Line:
             [Account(connector, self.limits)], clock=self.clock, listeners=[self.stories.append], **knobs
         )
         self.requests: dict[str, ProxyRequest] = {}
+        self.streams: set[ProxyRequest] = set()
 
     async def ask(self, name: str, *, is_stream: bool = False, **knobs: Any) -> "asyncio.Task[list[Chunk]]":
         """A caller who has just come; the task ends with the chunks of its answer."""
@@ -111,10 +112,14 @@ class Line:
     def enrol(self, name: str, *, is_stream: bool = False, **knobs: Any) -> ProxyRequest:
         data = {"messages": [{"role": "user", "content": name}], "generate_parameters": {}}
         call = (lambda c: c.stream(data)) if is_stream else (lambda c: c.request(data))
-        self.requests[name] = self.queue.enrol(call, id=name, **knobs)
-        return self.requests[name]
+        self.requests[name] = request = self.queue.enrol(call, id=name, **knobs)
+        if is_stream:
+            self.streams.add(request)
+        return request
 
     async def chunks(self, request: ProxyRequest) -> list[Chunk]:
+        if request not in self.streams:
+            return [await self.queue.answer(request)]
         async with aclosing(self.queue.run(request)) as chunks:
             return [chunk async for chunk in chunks]
 

@@ -66,6 +66,8 @@ http {{
     {servers}
 }}
 """
+#: Where it is, so that it may call the service as it likes: one of the setups keeps no name at all.
+NGINX = "127.0.0.1"
 SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://service; {setup} }} }}"
 
 StartNginx = Callable[[Proxy], Awaitable[dict[str, str]]]
@@ -187,7 +189,9 @@ CLIENTS = [by_httpx] * 32 + [by_aiohttp] * 8 + [by_sdk] * 8 + [by_curl if shutil
 
 async def test_no_answer_is_lost_behind_nginx(start_proxy: StartProxy, start_nginx: StartNginx) -> None:
     """Fifty callers at once through each setup, plain and streaming, all wait several seconds; all are answered."""
-    proxy = await start_proxy(ext_max_requests=1, heartbeat_interval=0.3, stream_early_200=1, resp_timeout=3600)
+    proxy = await start_proxy(
+        trusted_proxies=NGINX, ext_max_requests=1, heartbeat_interval=0.3, stream_early_200=1, resp_timeout=3600
+    )
     first = await busy(proxy, 3)
     urls = await start_nginx(proxy)
     calls = [
@@ -204,7 +208,7 @@ async def test_comments_come_through_nginx_while_a_stream_waits(
     start_proxy: StartProxy, start_nginx: StartNginx
 ) -> None:
     """nginx is told not to hold them back, so that neither it nor the client runs out of patience."""
-    proxy = await start_proxy(ext_max_requests=1, heartbeat_interval=0.2, stream_early_200=0.3)
+    proxy = await start_proxy(trusted_proxies=NGINX, ext_max_requests=1, heartbeat_interval=0.2, stream_early_200=0.3)
     urls = await start_nginx(proxy)
     first = await busy(proxy, 1.5)
 
@@ -223,7 +227,7 @@ async def test_a_stream_that_is_cut_is_no_whole_answer_behind_nginx(
     start_proxy: StartProxy, start_nginx: StartNginx
 ) -> None:
     """GigaChat's dialect cuts the connection. nginx passes that on, over HTTP/1.0 too."""
-    proxy = await start_proxy()
+    proxy = await start_proxy(trusted_proxies=NGINX)
     for url in (await start_nginx(proxy)).values():
         proxy.giga.state.faults.add({"kind": "cut_stream", "after_chunks": 2})
         async with gigachat.GigaChat(base_url=f"{url}/api/v1", model="GigaChat-2", timeout=PATIENCE) as client:
@@ -233,7 +237,7 @@ async def test_a_stream_that_is_cut_is_no_whole_answer_behind_nginx(
 
 async def test_a_refusal_keeps_its_status_behind_nginx(start_proxy: StartProxy, start_nginx: StartNginx) -> None:
     """The API's own 402 and our 504, after a wait."""
-    proxy = await start_proxy(exp_resp_timeout=0.5, heartbeat_interval=0.1)
+    proxy = await start_proxy(trusted_proxies=NGINX, exp_resp_timeout=0.5, heartbeat_interval=0.1)
     for url in (await start_nginx(proxy)).values():
         proxy.giga.state.faults.add({"kind": "status", "status": 402}, {"kind": "stall"})
         statuses: list[Any] = []

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import os
 import re
+import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +25,8 @@ from running import StartProxy, busy, until, waiting
 import api_client_example
 import emulator
 from api_client_example import GigaChat, proxy_url
+from benchmarks import client
+from benchmarks.report import Size
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "api_client_example.py"
@@ -213,6 +217,25 @@ async def test_the_environment_says_where_the_proxy_is(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with GigaChat() as giga:
         assert await in_both_ways(giga) == [ANSWER, ANSWER]
+
+
+async def test_it_speaks_https_as_the_sdk_does(tmp_path: Path) -> None:
+    """A bundle, a context, no verification; and without any of them a certificate of nobody is refused."""
+    made = f"req -x509 -newkey rsa:2048 -nodes -keyout {tmp_path}/key -out {tmp_path}/cert -days 2 -subj /CN=localhost"
+    command = ["openssl", *made.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    cert, key = str(tmp_path / "cert"), str(tmp_path / "key")
+    options = emulator.Options(tls_cert=cert, tls_key=key, access_tokens=("a-key",))
+    async with emulator.start(options) as there:
+        trusting: list[dict[str, Any]] = [{"ca_bundle_file": cert}, {"verify_ssl_certs": False}]
+        for trust in [*trusting, {"ssl_context": ssl.create_default_context(cafile=cert)}]:
+            async with GigaChat(base_url=there.url, api_key="a-key", **trust) as giga:
+                assert await in_both_ways(giga) == [ANSWER, ANSWER]
+        async with GigaChat(base_url=there.url, api_key="a-key") as giga:
+            with pytest.raises(httpx.ConnectError):
+                await giga.achat(TEXT)
+            with pytest.raises(httpx.ConnectError):
+                await asyncio.to_thread(giga.chat, TEXT)
 
 
 # -- keys
@@ -436,6 +459,13 @@ async def test_without_a_proxy_it_says_how_to_start_one(unused_tcp_port: int) ->
     code, _, complaints = await run(str(PROGRAM), GIGACHAT_PROXY_URL=f"127.0.0.1:{unused_tcp_port}")
     assert code == 1
     assert "make run" in complaints and "Traceback" not in complaints
+
+
+def test_its_benchmark_runs() -> None:
+    """On the smallest size; how cheap it is, is not tested here."""
+    report = client.run(Size.SMOKE)
+    assert report.checks[0].name.startswith("CPU a call, SDK with max_connections=1")
+    assert [row[0] for row in report.tables[0].rows] == [client.ONE, client.SDK, client.DROP_IN_ONE, client.DROP_IN]
 
 
 # -- its document

@@ -18,7 +18,7 @@ import pytest
 
 import app
 import proxy_request
-from proxy import credentials, errors, promises, serving, settings, tokens, upstream
+from proxy import credentials, errors, passes, promises, serving, settings, tokens, upstream
 from proxy.limits import local
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -399,6 +399,7 @@ def test_the_numbers_that_are_promised_are_those_of_the_code() -> None:
     page = " ".join(BEHAVIOUR.read_text().split())
     for promise in (
         f"for {promises.GRACE:g} s, a place is kept",
+        f"takes it, for {passes.LIFETIME:,} s",
         f"At most {promises.MOST:,} places",
         f"comes after {proxy_request.FIRST_BACKOFF / 2:g} to {proxy_request.FIRST_BACKOFF:g}",
         f"for {local.FIRST_BACKOFF / 2:g} to {local.FIRST_BACKOFF:g}, doubled by each further 429",

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.connector import Chunk, Connector
+from proxy.fair_queue import LIVE_RUN, FairQueue
 from proxy.lanes import Priority
-from proxy_request import LIVE_RUN, FairQueue, ProxyRequest
+from proxy_request import ProxyRequest
 
 callers = st.sampled_from("ABC")
 priorities = st.sampled_from(list(Priority))

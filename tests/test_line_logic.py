@@ -307,7 +307,6 @@ async def test_a_send_in_the_very_moment_of_the_deadline_is_no_bug():
             writing = asyncio.create_task(gate.gate())
             try:
                 await asyncio.sleep(3600)
-                yield {}
             finally:
                 await writing
 

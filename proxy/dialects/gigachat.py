@@ -5,7 +5,7 @@ import orjson
 from proxy import sse
 from proxy.connector import Chunk, Data
 from proxy.dialects.native import json_type
-from proxy.errors import BadRequest, ProxyError
+from proxy.errors import BadRequest, KeyRefused, ProxyError, Unauthorized
 
 
 class GigaChat:
@@ -34,3 +34,11 @@ class GigaChat:
 
     def error_event(self, error: ProxyError) -> None:
         """None: the API has no such event, and its SDK takes any other for a broken chunk."""
+
+
+class TokenRequest(GigaChat):
+    """The same for `/oauth`, where the API tells a failure by a number of its own and without its status."""
+
+    def error(self, error: ProxyError) -> bytes:
+        number = 6 if isinstance(error, KeyRefused) else 4 if isinstance(error, Unauthorized) else error.status
+        return orjson.dumps({"code": number, "message": error.message})

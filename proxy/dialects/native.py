@@ -71,14 +71,17 @@ def messages_of(body: dict[str, Any]) -> list[dict[str, Any]]:
         )
     if not isinstance(messages, list):
         raise BadRequest(f'"messages" must be a list, not {json_type(messages)}', param="messages")
-    return [message_of(message, f"messages[{number}]") for number, message in enumerate(messages)]
+    return [message_of(message, number) for number, message in enumerate(messages)]
 
 
-def message_of(message: object, path: str) -> dict[str, Any]:
+def message_of(message: object, number: int) -> dict[str, Any]:
     if isinstance(message, dict):
         return message
-    if isinstance(message, list) and len(message) == 2 and all(isinstance(part, str) for part in message):
-        return {"role": message[0], "content": message[1]}
+    if isinstance(message, list) and len(message) == 2:
+        role, content = message
+        if isinstance(role, str) and isinstance(content, str):
+            return {"role": role, "content": content}
+    path = f"messages[{number}]"
     raise BadRequest(f'"{path}" must be a pair of strings [role, text] or an object {{"role", "content"}}', param=path)
 
 

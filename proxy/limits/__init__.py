@@ -15,7 +15,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -50,8 +50,7 @@ def usage_in(piece: bytes) -> object:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class LimitsState:
+class LimitsState(NamedTuple):
     """A look at a limiter, for people and for the ETA. Times are seconds from now, 0 when past."""
 
     rpm: float | None
@@ -100,5 +99,8 @@ class Limits(Protocol):
 
         `cost` is the estimate in tokens that a budget reserves; limiters without a budget ignore it.
         """
+
+    def try_acquire(self, cost: int = 1) -> Permit | None:
+        """A permit if it is to be had without waiting for anything; None says nothing about why."""
 
     def state(self) -> LimitsState: ...

@@ -69,6 +69,12 @@ class LocalLimits:
         """Wait for a concurrency slot, then until shortly before the pace slot. This limiter has no token budget."""
         while (clear := self._hindrance()) is not None:
             await self._rest(clear)
+        return self._let_off()
+
+    def try_acquire(self, cost: int = 1) -> "LocalPermit | None":
+        return self._let_off() if self._hindrance() is None else None
+
+    def _let_off(self) -> "LocalPermit":
         permit = LocalPermit(self)
         self._unsent[permit] = max(self._clock.now(), self._due())
         self._in_flight += 1
