@@ -78,7 +78,7 @@ class ProxyRequest:
         patience: seconds from its arrival until its answer must have begun.
         caller: who sent it; the requests of one caller and priority are one flow.
         client: a part of the caller, for fairness within the caller only.
-        passed_on: headers of the caller that reach the upstream.
+        passed_on: headers of the caller that reach the upstream, besides X-Request-ID.
     """
 
     __slots__ = (
@@ -160,20 +160,18 @@ class ProxyRequest:
     def is_waiting(self) -> bool:
         return self._turn is not None and not self._turn.done()
 
-    async def turn(self) -> "Turn":
-        """Wait for the dispatcher. Raises what `interrupt` was given."""
+    def expect_turn(self) -> "asyncio.Future[Turn]":
+        """What the dispatcher will resolve, or `interrupt`."""
         self._stop_if_interrupted()
-        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        self._turn = turn
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            # The dispatcher may have handed out a permit at the very moment when the caller left.
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().permit.release()
-            raise
-        finally:
-            self._turn = None
+        self._turn = asyncio.get_running_loop().create_future()
+        return self._turn
+
+    def forgo_turn(self) -> None:
+        """It does not wait any more: give back what the dispatcher may have handed out at this very moment."""
+        turn = self._turn
+        if turn is not None and turn.done() and not turn.cancelled() and turn.exception() is None:
+            turn.result().permit.release()
+        self._turn = None
 
     def go(self, turn: "Turn") -> bool:
         """Hand it its turn. False if it does not wait any more."""
@@ -276,7 +274,7 @@ class Attempt:
         notes: dict[str, str] = {}
         request.noted = notes
         current_gate.set(permit)
-        passed_on.set(request.passed_on)
+        passed_on.set({"X-Request-ID": request.id, **request.passed_on})
         noted.set(notes)
         permit.on_sent = self._sent
         return self
@@ -533,12 +531,14 @@ class ProxyQueue:
             return turn
         since = self._clock.now()
         try:
-            return await request.turn()
+            turn = await request.expect_turn()
         except BaseException:
             self._line.remove(request)
+            request.forgo_turn()
             raise
         finally:
             request.waited += self._clock.now() - since
+        return turn
 
     async def _attempt(self, request: ProxyRequest, turn: Turn) -> AsyncGenerator[Chunk, None]:
         """One call of a stream. What it costs is settled when its answer is whole."""

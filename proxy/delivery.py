@@ -51,11 +51,8 @@ class Delivery:
         self._heartbeat = heartbeat
         self._explain = explain
 
-    async def plain(self, dialect: Dialect, request: web.Request) -> web.Response:
+    def plain(self, dialect: Dialect, request: web.Request, answer: Chunk) -> web.Response:
         """One whole answer."""
-        line, enrolled = in_line(request)
-        with self._beating(request):
-            answer = await line.answer(enrolled)
         note_model(request, answer)
         return web.Response(body=dialect.answer(answer), headers=headers(request, {"Content-Type": JSON_TYPE}))
 
@@ -109,7 +106,7 @@ class Delivery:
         if is_stream:
             head = cast(RawHead, await self._first_chunk(request, response, chunks))
         else:
-            with self._beating(request):
+            with self.beating(request):
                 head = cast(RawHead, await anext(chunks))
         if response.prepared and head.status != 200:
             raise UpstreamError(head.status)
@@ -120,7 +117,7 @@ class Delivery:
     ) -> Chunk | None:
         """Wait for it, keeping the client alive: by 102s, or by an early 200 and comments."""
         if self._takes_102(request):
-            with self._beating(request):
+            with self.beating(request):
                 return await anext(chunks, None)
         opening = asyncio.ensure_future(anext(chunks, None))
         try:
@@ -155,7 +152,8 @@ class Delivery:
     def _takes_102(self, request: web.Request) -> bool:
         return self._settings.heartbeat_102 == "auto" and takes_102(request)
 
-    def _beating(self, request: web.Request) -> AbstractContextManager[None]:
+    def beating(self, request: web.Request) -> AbstractContextManager[None]:
+        """Keep a client that is known to skip 102s alive while the block runs."""
         transport = request.transport
         return self._heartbeat.alive(transport) if transport and self._takes_102(request) else NOTHING
 

@@ -56,14 +56,14 @@ class Note:
     error: str = ""
     has_left: bool = False
     asked: bytes | None = None
-    heard: list[bytes] = field(default_factory=list)
+    heard: list[bytes] | None = None
 
     def failed(self, failure: ProxyError) -> None:
         self.status, self.error = failure.status, failure.code
 
     def hear(self, data: bytes) -> None:
         if self.keeps_bodies:
-            self.heard.append(data)
+            self.heard = [*(self.heard or ()), data]
 
     def entry(self, request: web.Request) -> Entry:
         enrolled = self.enrolled
@@ -84,7 +84,7 @@ class Note:
             error=self.error,
             usage=enrolled.usage if enrolled else None,
             asked=self.asked,
-            answered=b"".join(self.heard) if self.keeps_bodies else None,
+            answered=b"".join(self.heard or ()) if self.keeps_bodies else None,
         )
 
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from proxy import passes
 from proxy.callers import Callers, patience_of
 from proxy.connector import Chunk, Connector
-from proxy.delivery import JSON_TYPE, Delivery, headers, model_of
+from proxy.delivery import JSON_TYPE, Delivery, headers, in_line, model_of
 from proxy.dialects import Dialect
 from proxy.dialects.native import Native
 from proxy.entry import NOTE, Note
@@ -56,8 +56,12 @@ class Edge:
         self._identify(request, "chat")
         is_stream, call = self._call(dialect, request[NOTE], await request.read())
         self._enrol(request, call)
-        serve = self._delivery.stream if is_stream else self._delivery.plain
-        return await serve(dialect, request)
+        if is_stream:
+            return await self._delivery.stream(dialect, request)
+        line, enrolled = in_line(request)
+        with self._delivery.beating(request):
+            answer = await line.answer(enrolled)
+        return self._delivery.plain(dialect, request, answer)
 
     async def forward(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
         """A request of the API's own, byte for byte. Its body is not validated."""
@@ -146,7 +150,8 @@ class Edge:
     def _enrol(self, request: web.Request, call: Call) -> None:
         note, told = request[NOTE], request.headers
         note.lane = self._lane
-        passed_on = {name: told[name] for name in PASSED_ON if name in told}
+        # Most callers send none, and a thousand empty dicts are not nothing.
+        passed_on = {name: told[name] for name in PASSED_ON if name in told} or None
         note.enrolled = self._lane.line.enrol(
             call,
             id=note.id,
@@ -154,7 +159,7 @@ class Edge:
             caller=note.caller,
             client=told.get("X-Client-ID", ""),
             priority=self._priority(told),
-            passed_on={"X-Request-ID": note.id, **passed_on},
+            passed_on=passed_on,
         )
 
     def _priority(self, told: Mapping[str, str]) -> Priority:
