@@ -26,10 +26,11 @@ from proxy.heartbeat import Heartbeat
 from proxy.journal import Listener, journal_of, log_file_of
 from proxy.lanes import Account, Lane
 from proxy.limits.local import LocalLimits
+from proxy.request import Story
 from proxy.routes import dialect_for, routes
 from proxy.serving import Edge
 from proxy.settings import Settings, SettingsError
-from proxy_request import ProxyQueue, Story, default_connector
+from proxy_request import ProxyQueue, default_connector
 
 VERSION = "0.1.0"
 

@@ -71,6 +71,21 @@ KNOWN_MODELS: Final = (
     "GigaEmbeddings-3B-2025-09",
 )
 
+#: What `make check-connector` has to know; see docs/connectors.md.
+CHECK: Final = {
+    "env": {
+        "GIGACHAT_BASE_URL": "{url}/v1",
+        "GIGACHAT_AUTH_URL": "{url}/oauth",
+        "GIGACHAT_API_KEY": "b25seTpmb3ItdGhlLWNoZWNr",
+    },
+    "also": {"/oauth": {"access_token": "token-of-the-check", "expires_at": 4102444800000}},
+    "invalid": {
+        "temperature": {"temperature": -1},
+        "max_tokens": {"max_tokens": "many"},
+        "messages[0].role": {"messages": [{"role": "stranger", "content": "Hello"}]},
+    },
+}
+
 
 # ---- The contract ----
 

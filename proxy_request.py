@@ -11,20 +11,15 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
-from typing import Any, NamedTuple
-from uuid import uuid4
+from typing import Any
 
 from proxy.clock import Clock, Timer
 from proxy.connector import Chunk, Connector, closing, current_gate, from_functions, importing, noted, passed_on
 from proxy.errors import (
-    DeadlineExpired,
     LineFull,
-    ProxyError,
     Stopping,
     UpstreamError,
     UpstreamTimeout,
@@ -32,13 +27,15 @@ from proxy.errors import (
 )
 from proxy.estimate import Lanewide, Latencies, eta
 from proxy.fair_queue import FairQueue
-from proxy.lanes import Account, Call, LaneState, Priority
+from proxy.lanes import Account, Call, LaneState
 from proxy.limits import Permit, Usage
 from proxy.promises import Promises
+from proxy.request import ProxyRequest, Story, Turn, told
+
+__all__ = ["FairQueue", "ProxyQueue", "ProxyRequest", "Story", "default_connector"]
 
 log = logging.getLogger("proxy.line")
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
 #: Seconds for which a snapshot of everybody's place serves.
 PLACES_AGE = 1.0
 #: Seconds before the second attempt, half of them random; doubles for each further one.
@@ -51,183 +48,6 @@ def default_connector() -> Connector:
         from gigachat_connector import validate_data, request_api, get_info  # noqa: I001 - the order people know
 
     return from_functions(validate_data, request_api, get_info)
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """What became of a request, told once to every listener. Times are seconds.
-
-    `status` is the HTTP status that it deserves, None if its caller left.
-    """
-
-    id: str
-    caller: str
-    status: int | None
-    waited: float
-    took: float
-    attempts: int
-    error: str = ""
-    usage: Usage | None = None
-
-
-class ProxyRequest:
-    """One request, from its arrival to the end of its answer.
-
-    Args:
-        call: makes an attempt.
-        patience: seconds from its arrival until its answer must have begun.
-        caller: who sent it; the requests of one caller and priority are one flow.
-        client: a part of the caller, for fairness within the caller only.
-        passed_on: headers of the caller that reach the upstream, besides X-Request-ID.
-    """
-
-    __slots__ = (
-        "_interruption",
-        "_is_cut",
-        "_task",
-        "_turn",
-        "arrived",
-        "attempts",
-        "call",
-        "caller",
-        "client",
-        "expiry",
-        "has_begun",
-        "id",
-        "noted",
-        "passed_on",
-        "patience",
-        "position",
-        "priority",
-        "retries",
-        "usage",
-        "waited",
-    )
-
-    def __init__(
-        self,
-        call: Call,
-        *,
-        patience: float = 600.0,
-        caller: str = "",
-        client: str = "",
-        priority: Priority = Priority.NORMAL,
-        id: str = "",
-        passed_on: Mapping[str, str] | None = None,
-    ) -> None:
-        self.id = id or str(uuid4())
-        self.call = call
-        self.passed_on = passed_on or NOTHING
-        self.patience = patience
-        self.caller = caller
-        self.client = client
-        self.priority = priority
-        self.arrived = 0.0
-        self.waited = 0.0
-        self.position = 0
-        self.attempts = 0
-        self.retries = 0
-        self.has_begun = False
-        self.expiry: Timer | None = None
-        #: What its answer says that it cost.
-        self.usage: Usage | None = None
-        #: Headers that the connector adds to the answer.
-        self.noted: Mapping[str, str] = NOTHING
-        self._turn: asyncio.Future[Turn] | None = None
-        #: Who waits for the next chunk, and whether `interrupt` cancelled it.
-        self._task: asyncio.Task[Any] | None = None
-        self._is_cut = False
-        self._interruption: ProxyError | None = None
-
-    def __repr__(self) -> str:
-        state = "waiting" if self.is_waiting else "in flight" if self._task else "idle"
-        return f"<ProxyRequest {self.id} of {self.caller!r} {self.priority.name} {state} attempts={self.attempts}>"
-
-    @property
-    def flow(self) -> tuple[str, Priority]:
-        return self.caller, self.priority
-
-    @property
-    def weight(self) -> float:
-        return self.priority.value
-
-    @property
-    def deadline(self) -> float:
-        """Monotonic seconds."""
-        return self.arrived + self.patience
-
-    @property
-    def is_waiting(self) -> bool:
-        return self._turn is not None and not self._turn.done()
-
-    def expect_turn(self) -> "asyncio.Future[Turn]":
-        """What the dispatcher will resolve, or `interrupt`."""
-        self._stop_if_interrupted()
-        self._turn = asyncio.get_running_loop().create_future()
-        return self._turn
-
-    def forgo_turn(self) -> None:
-        """It does not wait any more: give back what the dispatcher may have handed out at this very moment."""
-        turn = self._turn
-        if turn is not None and turn.done() and not turn.cancelled() and turn.exception() is None:
-            turn.result().permit.release()
-        self._turn = None
-
-    def go(self, turn: "Turn") -> bool:
-        """Hand it its turn. False if it does not wait any more."""
-        if self._turn is None or self._turn.done():
-            return False
-        self._turn.set_result(turn)
-        return True
-
-    async def interruptible(self, step: Callable[[], Awaitable[Any]]) -> Any:
-        """Take a step of the call. Raises what `interrupt` was given, as soon as it is."""
-        self._stop_if_interrupted()
-        self._task = task = asyncio.current_task()
-        assert task is not None
-        before = task.cancelling()
-        try:
-            return await step()
-        except asyncio.CancelledError:
-            # Told apart as asyncio.timeout does: if nobody else cancelled the task, it was `interrupt`.
-            if self._is_cut and task.uncancel() <= before:
-                self._stop_if_interrupted()
-            raise
-        finally:
-            self._task = None
-
-    def begin(self) -> None:
-        """Its answer begins, or it is over: the deadline has no more to say."""
-        if not self.has_begun:
-            self.has_begun = True
-            if self.expiry is not None:
-                self.expiry.cancel()
-
-    def expire(self) -> None:
-        """Its deadline has come."""
-        self.interrupt(DeadlineExpired(f"no answer within {self.patience:g} s (X-Request-Timeout, RESP_TIMEOUT)"))
-
-    def interrupt(self, error: ProxyError) -> None:
-        """End it now with `error`, waiting or in flight; between the two, or between two chunks, at its next step."""
-        if self._interruption is not None:
-            return
-        self._interruption = error
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_exception(error)
-        elif self._task is not None:
-            self._is_cut = True
-            self._task.cancel()
-
-    def _stop_if_interrupted(self) -> None:
-        if self._interruption is not None:
-            raise self._interruption
-
-
-class Turn(NamedTuple):
-    """It is a request's turn: with this permit it may call this account."""
-
-    permit: Permit
-    account: Account
 
 
 class Presence:
@@ -244,15 +64,6 @@ class Presence:
 
     def __exit__(self, kind: object, end: BaseException | None, trace: object) -> None:
         self._line._leave(self._request, end)
-
-
-def told(end: BaseException | None) -> tuple[int | None, str]:
-    """The status and the error code of a request's end."""
-    if end is None:
-        return 200, ""
-    if isinstance(end, ProxyError):
-        return end.status, end.code
-    return (ProxyError.status, ProxyError.code) if isinstance(end, Exception) else (None, "")  # it left
 
 
 class Attempt:

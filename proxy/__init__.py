@@ -9,7 +9,8 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     entry.py        a request under way and over; journal.py: its line on disk, and the log's; logfile.py: their files
     dialects/       what callers speak: pure translation; forwarding.py: what passes byte for byte
     lanes.py        an upstream with its accounts, limits and line
-    fair_queue.py   who waits, in the order of order.py; estimate.py: how long it will be; promises.py: places kept
+    request.py      one request in the line; fair_queue.py: who waits, in the order of order.py
+    estimate.py     how long the wait will be; promises.py: places kept for the refused
     limits/         pace, concurrency and pauses of one account: the promise, and local.py, one process's way to keep it
     upstream.py     the HTTP client of connectors, with the send gate
     credentials.py  what else connectors are made of: tokens.py, tls.py, once.py (one run for all), rules.py (checks)
@@ -18,8 +19,8 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
 
 Imports go downwards only:
     app -> {proxy_request, serving, routes, guard} ->
-    {lanes, limits, fair_queue, order, estimate, promises, callers, passes, browsers, upstream, dialects, delivery,
-    heartbeat, sse, credentials, tokens, tls, once, rules, entry, journal, logfile} ->
+    {lanes, limits, request, fair_queue, order, estimate, promises, callers, passes, browsers, upstream, dialects,
+    delivery, heartbeat, sse, credentials, tokens, tls, once, rules, entry, journal, logfile} ->
     {connector, forwarding, settings, errors, clock, threads}
 Connectors import only {upstream, sse, limits, credentials, tokens, tls, once, rules} and the lowest rung; nobody
 imports a connector but `proxy_request.py`. The emulator imports nothing of ours.
