@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PYTEST := PYTHONNODEBUGRANGES=1 $(PY) -m pytest
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test bench format test-containers clean
+.PHONY: help run test bench new-connector check-connector format test-containers clean
 
 # $(call install,FILE): a working .venv holding FILE's packages. Quiet and quick when nothing has changed, and it goes by
 # the content of the requirements, not by their dates. A venv that broke (the system's Python moved on) is made anew.
@@ -54,6 +54,15 @@ format: ## Mend what ruff can mend, and lay out the code
 	$(call install,requirements-dev.txt)
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
+
+new-connector: ## Write a connector to start from, and its test: make new-connector NAME=my_api
+	$(call install,requirements-dev.txt)
+	@$(PY) -m conformance.new '$(NAME)'
+
+check-connector: ## List the promises that a connector keeps: make check-connector CONNECTOR=my_api
+	$(call install,requirements.txt)
+	@[ -n '$(CONNECTOR)' ] || { echo "make: say which connector: make check-connector CONNECTOR=my_api" >&2; exit 1; }
+	@$(PY) -m conformance '$(CONNECTOR)' $(ARGS)
 
 bench: ## Compare speed and size with bare aiohttp, and the pace with the ideal; ARGS=--quick for a short look
 	$(call install,requirements-dev.txt)

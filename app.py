@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -11,8 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from aiohttp import web
-from pydantic import SecretStr
+try:
+    from aiohttp import web
+    from pydantic import SecretStr
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is not installed: `make run` installs and starts all, or pip install -r requirements.txt")
 
 from proxy import settings as knobs
 from proxy.browsers import Browsers, is_loopback
@@ -59,6 +63,7 @@ class Service:
     settings: Settings
     connector: Connector
     line: ProxyQueue
+    is_sandbox: bool
 
 
 @asynccontextmanager
@@ -69,7 +74,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
     """
     farewell = min(FAREWELL, settings.drain_timeout / 5)
     async with AsyncExitStack() as stack:
-        settings, connector = await opened(settings, stack)
+        settings, connector, is_sandbox = await opened(settings, stack)
         stack.push_async_callback(shut, connector)
         line = ProxyQueue(
             [Account(connector, LocalLimits(rpm=settings.rpm, concurrency=settings.concurrency))],
@@ -94,12 +99,15 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         await listen(runner, settings)
         # The last callback is the first to run: the socket stays open, so that newcomers are told to come back.
         stack.push_async_callback(line.drain, settings.drain_timeout - farewell)
-        yield Service(url_of(settings.host, runner), settings, connector, line)
-        log.info("stopping: what waits is served for up to %g s, newcomers get 503", settings.drain_timeout)
+        yield Service(url_of(settings.host, runner), settings, connector, line, is_sandbox)
+        log.info(
+            "stopping: what waits is served for up to %g s, newcomers get 503; a second signal stops at once",
+            settings.drain_timeout,
+        )
 
 
-async def opened(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, Connector]:
-    """The connector, ready to call; on the emulator if that is wished, and then with settings that point there."""
+async def opened(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, Connector, bool]:
+    """The connector, ready to call, and whether on the emulator: then with settings that point there."""
     connector = load_connector(settings.connector) if settings.connector else default_connector()
     is_emulated = connector.dialect == EMULATED
     if settings.sandbox == "on" and not is_emulated:
@@ -111,14 +119,14 @@ async def opened(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, C
         knobs.use(settings)
         try:
             await connector.startup()
-            return settings, connector
+            return settings, connector, False
         except CredentialMissing:
             if settings.sandbox != "auto" or not is_emulated:
                 raise
     settings = await sandboxed(settings, stack)
     knobs.use(settings)
     await connector.startup()
-    return settings, connector
+    return settings, connector, True
 
 
 async def sandboxed(settings: Settings, stack: AsyncExitStack) -> Settings:
@@ -128,7 +136,6 @@ async def sandboxed(settings: Settings, stack: AsyncExitStack) -> Settings:
     giga = await stack.enter_async_context(emulator.start(emulator.Options(concurrency=settings.concurrency or 0)))
     return settings.model_copy(
         update={
-            "sandbox": "on",
             "gigachat_base_url": f"{giga.url}/v1",
             "gigachat_auth_url": f"{giga.url}/api/v2/oauth",
             "gigachat_api_key": SecretStr("sandbox"),
@@ -214,11 +221,12 @@ def banner(service: Service) -> str:
     pace = f"{settings.rpm:g} calls a minute, evenly spaced" if settings.rpm else "no pacing (EXT_API_RPM is not set)"
     flight = f"{settings.concurrency} in flight" if settings.concurrency else "any number in flight"
     lines = [f"{settings.app_name} {VERSION} listens on {service.url}"]
-    if settings.sandbox == "on":
+    if service.is_sandbox:
+        again = "start without --sandbox" if settings.sandbox == "on" else "start again"
         lines = [
             "=" * 78,
             "  SANDBOX: answers come from the built-in emulator, not from GigaChat.",
-            "  For real answers put GIGACHAT_API_KEY=... into assets/env and start without --sandbox.",
+            f"  For real answers put GIGACHAT_API_KEY=... into assets/env and {again}.",
             "=" * 78,
             *lines,
         ]
@@ -289,6 +297,7 @@ def main(argv: Sequence[str]) -> int:
     """The command line. Exit code 0 after an orderly stop, 1 if the service cannot start."""
     try:
         settings = knobs.load(argv)
+        os.environ.update(knobs.others() | os.environ)  # where connectors look for settings of their own
         logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
         with log_file_of(settings, LOG_FORMAT):
             raise_open_files(settings.ext_queue_size)

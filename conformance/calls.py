@@ -45,7 +45,7 @@ async def the_answer_comes_back(bench: Bench) -> None:
     if call.cancelled():
         raise Broken(f"request_api had no answer after {PATIENCE:g} s{nobody_came(bench) if not calls else ''}")
     if error := call.exception():
-        what = failed(bench, error, "the API answered 200 with JSON")
+        what = f"the API answered 200 with JSON, and {failed(bench, error)}"
         raise Broken(f"{what}{nobody_came(bench) if not calls else ''}")
     if not calls:
         raise Broken(f"request_api gave an answer, but the scripted API was not called{nobody_came(bench)}")
@@ -159,21 +159,21 @@ class Failure:
 
 FAILURES = [
     Failure("the API's 400 is told as 400, in its words", says(400, BODY), 400, has_reason=True),
-    Failure("its 422 as 422", says(422, BODY), 422, has_reason=True),
-    Failure("its 500 as 500", says(500, BODY), 500),
-    Failure("its 503 as 503", says(503, BODY), 503),
-    Failure("its 429 as 429", says(429, BODY), 429),
+    Failure("the API's 422 is told as 422, in its words", says(422, BODY), 422, has_reason=True),
+    Failure("the API's 500 is told as 500", says(500, BODY), 500),
+    Failure("the API's 503 is told as 503", says(503, BODY), 503),
+    Failure("the API's 429 is told as 429", says(429, BODY), 429),
     Failure(
-        "its 429 with Retry-After as 429, with the seconds",
+        "the API's 429 with Retry-After is told as 429, with the seconds",
         says(429, BODY, {"Retry-After": str(RETRY_AFTER)}),
         429,
         RETRY_AFTER,
     ),
-    Failure("a 502 with a page of HTML as 502", says(502, PAGE), 502),
-    Failure("a 200 with a page of HTML as no answer", says(200, PAGE)),
-    Failure("a 200 with JSON that is no object as no answer", says(200, ["no", "object"])),
-    Failure("a connection that is cut before the answer as no answer", cuts),
-    Failure("a connection that is cut within the answer as no answer", breaks_off),
+    Failure("the API's 502 with a page of HTML is told as 502", says(502, PAGE), 502),
+    Failure("a 200 with a page of HTML is told as no answer", says(200, PAGE)),
+    Failure("a 200 with JSON that is no object is told as no answer", says(200, ["no", "object"])),
+    Failure("a connection that is cut before the answer is told as no answer", cuts),
+    Failure("a connection that is cut within the answer is told as no answer", breaks_off),
 ]
 
 
@@ -203,37 +203,36 @@ async def its_own_time_out(bench: Bench) -> str | None:
             await asyncio.wait({call}, timeout=PATIENCE)
             if bench.is_plain:
                 return (
-                    f"it waited for more than {SILENCE:g} s; a thread cannot be stopped: see that its client has a "
-                    "time-out, somewhat above EXP_RESP_TIMEOUT"
+                    f"it has none within {SILENCE:g} s. A thread cannot be stopped: see that its client has one, a "
+                    "little above EXP_RESP_TIMEOUT"
                 )
-            return f"it waited for more than {SILENCE:g} s; EXP_RESP_TIMEOUT is there to end a call"
+            return f"it has none within {SILENCE:g} s: EXP_RESP_TIMEOUT ends the call"
     once(calls)
     outcome = None if call.cancelled() else call.exception() or call.result()
     if not isinstance(outcome, UpstreamTimeout):
         raise Broken(
-            f"{failed(bench, outcome, 'the API said nothing')}: raise TimeoutError or proxy.errors.UpstreamTimeout, so "
-            "that a call which may have been billed is not sent again"
+            f"the API said nothing, and {failed(bench, outcome)}: raise TimeoutError or proxy.errors.UpstreamTimeout, "
+            "so that a call which may have been billed is not sent again"
         )
     return None
 
 
-def judged(bench: Bench, outcome: object, failure: Failure) -> str | None:
+def judged(bench: Bench, outcome: object, failure: Failure, by: str = "request_api") -> str | None:
     """A word of advice at most. Raises Broken if this is not how the failure must be told."""
+    wanted = f"UpstreamError({failure.status}, body, retry_after)" if failure.status else "UpstreamError(None)"
     if not isinstance(outcome, UpstreamError) or isinstance(outcome, UpstreamTimeout):
-        wanted = f"UpstreamError({failure.status}, body, retry_after)" if failure.status else "UpstreamError(None)"
-        raise Broken(f"{failed(bench, outcome, 'this happened')}: look at the status first, and raise {wanted}")
+        mend = "make it an" if isinstance(outcome, Exception) else "look at the status before the body, and raise"
+        raise Broken(f"{failed(bench, outcome, by)}: {mend} {wanted}")
     if outcome.upstream_status != failure.status:
-        raise Broken(
-            f"request_api raised UpstreamError({outcome.upstream_status}), {outcome.message!r}: it must be "
-            f"UpstreamError({failure.status}{', body, retry_after' if failure.status else ''})"
-        )
+        raise Broken(f"{failed(bench, outcome, by)}: it must be {wanted}")
     no_secret(bench, outcome.message, "the text of the error")
     if (address := bench.api.url.removeprefix("http://")) in outcome.message:
         raise Broken(f"the text of the error tells the API's address: {outcome.message.replace(address, '<address>')}")
     if "<html" in outcome.message:
         raise Broken("the text of the error is a page of HTML: raise UpstreamError(status, body) and give no message")
     if outcome.retry_after != failure.retry_after:
-        lost = f"the API asked to wait {failure.retry_after} s and the error says {outcome.retry_after}"
+        lost = f"the API asked to wait {failure.retry_after:g} s" if failure.retry_after else "the API named no wait"
+        lost = f"{lost}, and the error says {outcome.retry_after}"
         if not is_mapped(outcome):
             raise Broken(f"{lost}: pass proxy.upstream.retry_after_seconds(headers) on to UpstreamError")
         return f"{lost}: raise UpstreamError(status, body, retry_after) to pass it on"
@@ -250,13 +249,12 @@ def is_mapped(error: BaseException) -> bool:
     return trace is not None and Path(trace.tb_frame.f_code.co_filename) == Path(proxy.connector.__file__)
 
 
-def failed(bench: Bench, outcome: object, when: str, by: str = "request_api") -> str:
+def failed(bench: Bench, outcome: object, by: str = "request_api") -> str:
     """What came instead, as a sentence."""
     if isinstance(outcome, UpstreamTimeout):
-        return f"{when}, and {by} told it as a time-out"
+        return f"{by} told a time-out"
     if isinstance(outcome, UpstreamError):
-        return f"{when}, and {by} raised UpstreamError({outcome.upstream_status}), {outcome.message!r}"
+        return f"{by} raised UpstreamError({outcome.upstream_status}), {outcome.message!r}"
     if isinstance(outcome, BaseException):
-        place = told(outcome, file_of(bench.connector))
-        return f"{when}, and {by} raised {place}, which the service can only tell as a 500"
-    return f"{when}, and {by} returned {shown(outcome)} as if that were an answer"
+        return f"{by} raised {told(outcome, file_of(bench.connector))}, which the service can only tell as a 500"
+    return f"{by} returned {shown(outcome)} as if that were an answer"

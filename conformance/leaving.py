@@ -69,12 +69,15 @@ async def a_caller_who_leaves(bench: Bench) -> None:
 @STOP.promise("after shutdown() nothing is open: no connection, no task, no thread")
 async def nothing_is_left(bench: Bench) -> None:
     others = {task for task in [asyncio.current_task()] if task}
+    await bench.ask()  # whoever keeps connections for the next call has one now
     await asyncio.wait_for(bench.connector.shutdown(), PATIENCE)
     await asyncio.wait_for(bench.connector.shutdown(), PATIENCE)
     gc.collect()
     if not await until(lambda: bench.api.connections == 0, GONE):
         advice = "close it in shutdown()" if bench.offers("shutdown") else "add a shutdown() that closes your client"
-        raise Broken(f"{bench.api.connections} connections to the API are still open: keep one client, and {advice}")
+        raise Broken(
+            f"connections to the API that are still open: {bench.api.connections}; keep one client and {advice}"
+        )
     if tasks := await left_over(lambda: tasks_but(others)):
         raise Broken(f"tasks are still running: {tasks}. Cancel and await them in shutdown()")
     if threads := await left_over(lambda: [one.name for one in threading.enumerate() if is_its_own(one)]):

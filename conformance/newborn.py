@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 
 from conformance.fence import Fence
+from conformance.promises import file_of, told
 from proxy import settings
 from proxy.connector import Connector, ConnectorError, load_connector
 from proxy.errors import CredentialMissing
@@ -107,7 +108,7 @@ async def started(connector: Connector) -> str:
     except TimeoutError:
         return f"startup() was not done after {START_LIMIT:g} s"
     except ConnectorError as error:
-        return str(error)
+        return f"startup() raised {told(error.__cause__ or error, file_of(connector))}"
     await connector.shutdown()
     return ""
 

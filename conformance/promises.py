@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from conformance.alone import Findings
 
 #: Seconds for what should take none.
-PATIENCE = 3.0
+PATIENCE = 2.0
 #: Seconds in which who was told to go must be gone.
 GONE = 1.0
 #: Seconds between two looks.

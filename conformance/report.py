@@ -54,9 +54,12 @@ class Report:
     @property
     def text(self) -> str:
         lines = [f"{self.connector}:", ""]
+        said = ""
         for verdict in self.verdicts:
             lines.append(f"  {verdict.outcome:<8}{verdict.promise}")
-            lines += wrap(verdict.told, WIDTH, initial_indent=" " * 12, subsequent_indent=" " * 12)
+            if verdict.told != said:  # the same once more would be nothing new
+                lines += wrap(verdict.told, WIDTH, initial_indent=" " * 12, subsequent_indent=" " * 12)
+            said = verdict.told
         counts = ((len(self.of(outcome)), outcome) for outcome in Outcome)
         summary = ", ".join(f"{number} {outcome.lower()}" for number, outcome in counts if number)
         return "\n".join([*lines, "", f"{summary} of {len(self.verdicts)} promises"])

@@ -18,10 +18,10 @@ from conformance.declaration import Declaration
 
 Result = TypeVar("Result")
 
-#: Seconds after which a call that is held is cut off.
-HOLD_LIMIT = 4.0
+#: Seconds after which a call that is held is cut off; more than the patience of whoever looks at it.
+HOLD_LIMIT = 2.5
 #: Seconds for which the script waits for other calls to come.
-GATHER_LIMIT = 1.5
+GATHER_LIMIT = 1.0
 
 
 @dataclass(eq=False)
@@ -131,7 +131,10 @@ class ScriptedApi:
                 return await script(request, call)
         except TimeoutError:
             return cut(request)
-        except (asyncio.CancelledError, ConnectionError):
+        except ConnectionError:
+            call.is_gone = True
+            return cut(request)
+        except asyncio.CancelledError:
             call.is_gone = True
             raise
         finally:

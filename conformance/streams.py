@@ -66,7 +66,7 @@ async def chunks_come_to_an_end(bench: Bench) -> None:
         except Broken:
             raise
         except Exception as error:
-            raise Broken(failed(bench, error, "the API streamed as it should", "stream_api")) from error
+            raise Broken(f"the API streamed as it should, and {failed(bench, error, 'stream_api')}") from error
     if not calls:
         raise Broken("stream_api did not call the scripted API")
     once(calls)
@@ -108,7 +108,9 @@ async def a_refusal_is_a_refusal(bench: Bench) -> str | None:
     async with streaming(bench, script) as (chunks, calls):
         outcome = await ended_with(bench, chunks)
     once(calls)
-    return judged(bench, outcome, failure)
+    if outcome is None:
+        raise Broken("the API refused with 429, and stream_api took that for an answer: look at the status first")
+    return judged(bench, outcome, failure, "stream_api")
 
 
 @CHAPTER.promise("a stream that breaks off is told as no answer, not as its end")
@@ -119,7 +121,7 @@ async def a_broken_stream_is_an_error(bench: Bench) -> str | None:
     once(calls)
     if outcome is None:
         raise Broken("the connection was cut, and stream_api ended as if the answer were complete")
-    return judged(bench, outcome, Failure("", script))
+    return judged(bench, outcome, Failure("", script), "stream_api")
 
 
 async def ended_with(bench: Bench, chunks: AsyncIterator[Chunk]) -> object:

@@ -117,11 +117,12 @@ def listen(bench: Bench) -> None:
         bench.complaints.append(context["message"] + (f" ({described(error)})" if error else ""))
 
     def warned(message: Warning | str, *_: Any, **__: Any) -> None:
-        if "never awaited" in str(message):
+        if "never awaited" in str(message) or "unclosed transport" in str(message):
             bench.complaints.append(str(message))
 
     asyncio.get_running_loop().set_exception_handler(complained)
     warnings.simplefilter("always", RuntimeWarning)
+    warnings.simplefilter("always", ResourceWarning)
     warnings.showwarning = warned
 
 

@@ -28,6 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
+from http.client import HTTPException
 from json import JSONDecodeError
 from pathlib import Path
 from types import TracebackType
@@ -217,7 +218,7 @@ class foreign_errors_named:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError | aiohttp.ClientError | JSONDecodeError):
+        if not isinstance(error, OSError | HTTPException | aiohttp.ClientError | JSONDecodeError):
             return
         status = told_status(error)
         if status is not None:
@@ -252,6 +253,12 @@ async def closing(chunks: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[C
 is_async = cache(inspect.iscoroutinefunction)
 
 
+def forgotten(call: "asyncio.Future[Any]") -> None:
+    """Look at how a call ended that nobody waits for any more, so that the event loop does not complain of it."""
+    if not call.cancelled():
+        call.exception()
+
+
 async def _called(function: Callable[..., Any], *args: Any) -> Any:
     """Await an async function; run a plain one in a thread, so that it cannot hold up the line."""
     if is_async(function):
@@ -264,6 +271,7 @@ async def _called(function: Callable[..., Any], *args: Any) -> Any:
         gate = current_gate.get()
         if gate is not None and not call.done():
             gate.release_after(call)
+        call.add_done_callback(forgotten)
         raise
     return await outcome if inspect.isawaitable(outcome) else outcome
 

@@ -30,12 +30,11 @@ from proxy.settings import Settings
 
 log = logging.getLogger("proxy.delivery")
 
+#: In place of the library's name and version, which are nobody's business.
+SERVER = "gigachat-proxy"
 JSON_TYPE = "application/json; charset=utf-8"
-EVENT_HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",  # nginx would hold the chunks back
-}
+UNBUFFERED = {"X-Accel-Buffering": "no"}  # nginx would hold the chunks back
+EVENT_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **UNBUFFERED}
 
 NOTHING = nullcontext()
 
@@ -90,7 +89,10 @@ class Delivery:
                     status=head.status, body=await rest(chunks), headers=raw_headers(request, head.headers)
                 )
             response.set_status(head.status)
-            await begin(request, response, raw_headers(request, head.headers))
+            told = raw_headers(request, head.headers)
+            if told.get("Content-Type", "").startswith("text/event-stream"):
+                told.update(UNBUFFERED)
+            await begin(request, response, told)
             async for piece in chunks:
                 await write(request, response, cast(bytes, piece))
         return response
@@ -173,7 +175,7 @@ async def rest(chunks: AsyncGenerator[Chunk, None]) -> bytes:
 def headers(request: web.Request, more: Mapping[str, str]) -> dict[str, str]:
     """The headers of an answer: its id, its story in the line, the lane's limits, and `more`."""
     note = request[NOTE]
-    told = {"X-Request-ID": note.id}
+    told = {"X-Request-ID": note.id, "Server": SERVER}
     if note.lane is not None and (enrolled := note.enrolled) is not None:
         told["X-Queue-Wait-Ms"] = str(round(enrolled.waited * 1000))
         told["X-Queue-Position"] = str(enrolled.position)

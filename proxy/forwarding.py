@@ -19,7 +19,7 @@ TO_THE_API = frozenset({"accept", "accept-language", "content-type", "content-en
 #: What of the API's headers comes back; besides these only its `X-` headers do.
 TO_THE_CALLER = frozenset(
     {"content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "etag"}
-    | {"last-modified", "retry-after", "allow"}
+    | {"last-modified", "retry-after"}
 )
 #: `X-` headers that speak to the proxy itself, or of those in between.
 OURS = re.compile(

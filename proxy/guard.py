@@ -67,6 +67,8 @@ class Guard:
             except Exception as error:
                 failure = explained(request, error)
                 note.failed(failure)
+                if failure.status in (401, 403) and note.lane is None:
+                    log.warning("request %s of %s: %d %s", note.id, request.remote, failure.status, failure)
                 response = refusal(dialect, request, failure)
             if note.status is None:
                 note.status = response.status

@@ -389,6 +389,12 @@ def _help(knob: Knob) -> str:
     return f"{knob.sentence} ({'; '.join(filter(None, (knob.unit.text, default, aliases)))})"
 
 
+def others(*, cwd: Path | None = None, assets: Path | None = None) -> dict[str, str]:
+    """What the env files give under names that are not ours: a connector's own settings, say."""
+    found = _env_file((assets or ASSETS) / "env") | _env_file((cwd or Path()) / ".env")
+    return {name: str(entry.value) for name, entry in found.items() if name not in _names()}
+
+
 # ---- The settings in force ----
 
 _in_force: list[Settings] = []

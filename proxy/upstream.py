@@ -5,6 +5,7 @@ Rule 2: what leaves here as an exception is an UpstreamError; no address, header
 Rule 3: redirects are not followed, cookies are not kept: nothing of one call reaches another.
 """
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,6 +22,8 @@ from yarl import URL
 from proxy.connector import Gate, current_gate, passed_on
 from proxy.errors import UpstreamError
 from proxy.forwarding import to_the_caller
+
+log = logging.getLogger("proxy.upstream")
 
 #: Seconds to open a connection, TLS included. Until then nothing has been sent and nothing counts.
 CONNECT_TIMEOUT = 10.0
@@ -212,6 +215,7 @@ class _ConnectionErrorsNamed:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and (message := message_for(error)) is not None:
+            log.warning("%s: %s", message, error)  # with host and reason, which are the operator's to know
             raise UpstreamError(None, message=message) from error
 
 

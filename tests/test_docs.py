@@ -8,7 +8,7 @@ import shlex
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -325,6 +325,25 @@ def test_the_example_of_the_sdk_prints_what_the_readme_says(tmp_path: Path) -> N
     assert asyncio.run(both()).strip() == output.text
 
 
+def test_the_environment_of_a_program_on_the_sdk_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the README exports the library finds the service, asks it for a token, and calls."""
+    (block,) = [block for block in blocks_of(ENGLISH) if block.text.startswith("export ")]
+    exported = dict(re.findall(r"(\w+)=(\S+)", block.text))
+    program = (
+        "from gigachat import GigaChat\n"
+        "with GigaChat() as giga:\n"
+        "    print(giga.chat('Сколько будет 2 + 3?').choices[0].message.content)\n"
+    )
+
+    async def served() -> str:
+        async with sandbox({}, tmp_path) as service:
+            for name, value in exported.items():
+                monkeypatch.setenv(name, value.replace("http://127.0.0.1:8078", service.url))
+            return await asyncio.to_thread(printed, program)
+
+    assert asyncio.run(served()).strip() == "2 + 3 = 5"
+
+
 def printed(program: str) -> str:
     with redirect_stdout(io.StringIO()) as output:
         exec(program, {})
@@ -334,7 +353,8 @@ def printed(program: str) -> str:
 async def test_the_banner_is_the_one_that_the_readme_shows(tmp_path: Path) -> None:
     """Word for word, but for the port."""
     async with sandbox({}, tmp_path) as service:
-        banner = app.banner(service).replace(service.url, "http://127.0.0.1:8078")
+        made = replace(service, settings=service.settings.model_copy(update={"sandbox": "auto"}))  # as `make run` does
+        banner = app.banner(made).replace(service.url, "http://127.0.0.1:8078")
     assert any(block.text.endswith(banner) for block in blocks_of(ENGLISH))
 
 

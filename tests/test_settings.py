@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from proxy import settings as module
-from proxy.settings import Settings, SettingsError, current, describe, load, use
+from proxy.settings import Settings, SettingsError, current, describe, load, others, use
 
 ROOT = Path(module.__file__).resolve().parent.parent
 
@@ -472,3 +472,10 @@ def test_importing_reads_no_setting_and_loads_no_server():
     env = {"PATH": os.environ["PATH"], "PORT": "not a port"}
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["False", "[]"]
+
+
+def test_what_is_not_ours_in_an_env_file_is_kept_for_connectors(tmp_path):
+    """A connector's own settings may stand beside ours; `.env` outranks `assets/env`."""
+    (tmp_path / "env").write_text("PORT=1\nMY_API_KEY=from-assets\nMY_API_URL=http://a\n")
+    (tmp_path / ".env").write_text("MY_API_KEY='from .env'  # mine\n")
+    assert others(cwd=tmp_path, assets=tmp_path) == {"MY_API_KEY": "from .env", "MY_API_URL": "http://a"}

@@ -4,6 +4,8 @@ import json
 import re
 import resource
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from processes import Process, copy_tree, launch, started
+from processes import ROOT, Process, copy_tree, launch, started
 
 import emulator
 
@@ -263,3 +265,11 @@ async def test_no_secret_is_ever_printed(tree: Path, tmp_path: Path, way: str) -
     assert " DEBUG " in output
     secrets = {KEY, password, ready, ours, "wrong-key-of-somebody", *shown}
     assert [secret for secret in secrets if secret in output] == []
+
+
+def test_without_its_packages_it_says_how_to_install_them() -> None:
+    """A person who types `python3 app.py` on a bare Python is not shown a traceback."""
+    bare = subprocess.run([sys.executable, "-I", "-S", str(ROOT / "app.py")], capture_output=True, text=True, check=False)
+    assert bare.returncode == 1
+    assert "aiohttp is not installed" in bare.stderr and "make run" in bare.stderr
+    assert "Traceback" not in bare.stderr
