@@ -269,7 +269,8 @@ async def test_no_secret_is_ever_printed(tree: Path, tmp_path: Path, way: str) -
 
 def test_without_its_packages_it_says_how_to_install_them() -> None:
     """A person who types `python3 app.py` on a bare Python is not shown a traceback."""
-    bare = subprocess.run([sys.executable, "-I", "-S", str(ROOT / "app.py")], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-I", "-S", str(ROOT / "app.py")]
+    bare = subprocess.run(command, capture_output=True, text=True, check=False)
     assert bare.returncode == 1
     assert "aiohttp is not installed" in bare.stderr and "make run" in bare.stderr
     assert "Traceback" not in bare.stderr
