@@ -313,7 +313,7 @@ class ProxyQueue:
             self._line.put_ahead(request)
             return None
         if self._line.full():
-            wait = self.eta(len(self._promises))
+            wait = self.eta(self._promised())
             raise LineFull(
                 f"the waiting line is full ({self._line.maxsize} requests, EXT_QUEUE_SIZE)",
                 retry_after=self._promises.give(whose, now, wait),
@@ -322,12 +322,17 @@ class ProxyQueue:
         wait = self.eta(request.position - 1)
         if wait > request.patience:
             self._line.remove(request)
+            later = self.eta(request.position - 1 + self._promised())
             raise WaitTooLong(
                 f"the wait would be about {wait:.0f} s (place {request.position} in line), longer than the "
                 f"{request.patience:g} s that this request may wait (X-Request-Timeout, RESP_TIMEOUT)",
-                retry_after=self._promises.give(whose, now, wait),
+                retry_after=self._promises.give(whose, now, later),
             )
         return None
+
+    def _promised(self) -> int:
+        """How many of the refused will come before the next one; those who never come must not add up."""
+        return min(len(self._promises), self._line.maxsize)
 
     def _at_once(self) -> Turn | None:
         for account in self._accounts:

@@ -64,9 +64,9 @@ class Delivery:
             await begin(request, response, headers(request, EVENT_HEADERS))
             note_model(request, chunk)
             while chunk is not None:
-                await write(request, response, dialect.event(chunk))
+                await self._write(request, response, dialect.event(chunk))
                 chunk = await anext(chunks, None)
-            await write(request, response, dialect.end)
+            await self._write(request, response, dialect.end)
         return response
 
     async def raw(self, dialect: Dialect, request: web.Request, is_stream: bool) -> web.StreamResponse:
@@ -94,7 +94,7 @@ class Delivery:
                 told.update(UNBUFFERED)
             await begin(request, response, told)
             async for piece in chunks:
-                await write(request, response, cast(bytes, piece))
+                await self._write(request, response, cast(bytes, piece))
         return response
 
     async def _head(
@@ -134,6 +134,16 @@ class Delivery:
                 opening.cancel()
                 with suppress(asyncio.CancelledError):
                     await opening
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+        """Write, within EXP_RESP_TIMEOUT: whoever does not read must not hold its slot for ever."""
+        try:
+            async with asyncio.timeout(self._settings.exp_resp_timeout):
+                await write(request, response, data)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the caller did not read") from None
 
     @asynccontextmanager
     async def _unbroken(

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.browsers import Browsers
@@ -104,6 +105,8 @@ def explained(request: web.Request, error: Exception) -> ProxyError:
         return error
     if isinstance(error, web.HTTPException):
         return of_http(error, request)
+    if isinstance(error, web.RequestPayloadError | HttpProcessingError):
+        return BadRequest("the body cannot be read: it breaks off, or is not encoded as its headers say")
     log.error("request %s: a bug in the proxy", request[NOTE].id, exc_info=error)
     return ProxyError(f"internal error; the log tells more of request {request[NOTE].id}")
 

@@ -34,22 +34,26 @@ T = TypeVar("T", bound=Waiting)
 class Flow(Generic[T]):
     """The waiting items of one flow: first come, first served within a client, turn by turn between clients."""
 
-    __slots__ = ("clients", "tokens", "weight")
+    __slots__ = ("ahead", "clients", "tokens", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.tokens: list[tuple[float, int, Flow[T]]] = []
         # dicts as ordered sets: removal from the middle must not search.
         self.clients: dict[str, dict[T, None]] = {}
+        self.ahead: set[T] = set()
 
     def add(self, item: T, *, ahead: bool) -> int:
         """Returns how many items of this flow go before it."""
         items = self.clients.setdefault(item.client, {})
         if ahead:
-            self.clients[item.client] = items = {item: None, **items}
+            # Behind those who were let ahead before it.
+            first = [other for other in items if other in self.ahead]
+            self.clients[item.client] = items = {**dict.fromkeys(first), item: None, **items}
+            self.ahead.add(item)
         else:
             items[item] = None
-        turns = 0 if ahead else len(items) - 1
+        turns = len(first) if ahead else len(items) - 1
         before = turns
         is_earlier = True
         for client, others in self.clients.items():
@@ -64,6 +68,7 @@ class Flow(Generic[T]):
         item = next(iter(items))
         del self.clients[client]
         del items[item]
+        self.ahead.discard(item)
         if items:
             self.clients[client] = items  # to the end: the other clients' turn
         return item
@@ -73,6 +78,7 @@ class Flow(Generic[T]):
         if item not in items:
             return False
         del items[item]
+        self.ahead.discard(item)
         if not items:
             del self.clients[item.client]
         return True
@@ -110,7 +116,7 @@ class FairOrder(Generic[T]):
             yield next(turns[id(flow)])
 
     def add(self, item: T, *, ahead: bool = False) -> int:
-        """Returns how many items go before it. `ahead` puts it before its own client's others."""
+        """Returns how many items go before it. `ahead`: before its client's others, behind those ahead already."""
         flow = self._flows.get(item.flow)
         if flow is None:
             flow = self._flows[item.flow] = Flow(item.weight)

@@ -6,6 +6,7 @@ Rule 3: redirects are not followed, cookies are not kept: nothing of one call re
 """
 
 import logging
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -199,7 +200,8 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Retry-After as seconds from now, from a number or an HTTP date; None if absent or unreadable."""
     told = headers.get("Retry-After", "").strip()
     try:
-        return max(0.0, float(told))
+        seconds = float(told)
+        return seconds if math.isfinite(seconds) and seconds >= 0 else None
     except ValueError:
         pass
     try:

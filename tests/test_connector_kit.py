@@ -3,6 +3,7 @@ the starting point, and the walk of docs/connectors.md.
 """
 
 import asyncio
+import os
 import re
 import shutil
 import stat
@@ -244,7 +245,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *words], cwd=tree, capture_output=True, text=True, check=False)
+    # The tests may run under `make test`, and a make within a make says more than it does to people.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", *words], cwd=tree, capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from running import Answer, Proxy, StartProxy, until, waiting
 
@@ -189,17 +190,14 @@ async def test_a_stream_that_breaks_later_ends_with_an_error_event_and_is_never_
 
 async def test_a_caller_with_two_is_not_held_up_by_one_with_two_hundred(start_proxy: StartProxy) -> None:
     """One caller has 200 waiting, another comes with 2: sent within 4 and within 7 dispatches."""
-    proxy = await start_proxy(
-        Options(latency=0.01), ext_max_requests=1, proxy_api_keys="anna:key-a,boris:key-b", gigachat_api_key="k"
-    )
-    proxy.giga.state.options = proxy.giga.state.options.changed({"latency": 0.3})
+    proxy = await start_proxy(ext_max_requests=1, proxy_api_keys="anna:key-a,boris:key-b", gigachat_api_key="k")
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 4})
     first = asyncio.create_task(proxy.ask("first", headers={"X-API-Key": "key-a"}))
     await until(lambda: proxy.service.line.state().limits.in_flight == 1)
     annas = [asyncio.create_task(proxy.ask("anna", headers={"X-API-Key": "key-a"})) for _ in range(200)]
     await until(lambda: waiting(proxy) == 200)
     boris = [asyncio.create_task(proxy.ask("boris", headers={"X-API-Key": "key-b"})) for _ in range(2)]
     await until(lambda: waiting(proxy) == 202)
-    proxy.giga.state.options = proxy.giga.state.options.changed({"latency": 0.0})
     answers = await asyncio.gather(first, *annas, *boris)
     assert {answer.status for answer in answers} == {200}
     places = [place for place, text in enumerate((await proxy.sent_texts())[1:], 1) if text == "boris"]
@@ -432,3 +430,52 @@ async def test_many_connections_are_taken_at_once(start_proxy: StartProxy) -> No
                 return response.status
 
         assert set(await asyncio.gather(*(one() for _ in range(1000)))) == {200}
+
+
+async def test_a_429_to_the_token_request_costs_the_lane_a_moment_and_no_slot(start_proxy: StartProxy) -> None:
+    """However many wait for the token: all 200 soon, and as many in flight as before."""
+    proxy = await start_proxy(ext_max_requests=10)
+    proxy.giga.state.faults.add({"kind": "429", "path": "/oauth"})
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*(proxy.ask() for _ in range(60)))
+    assert {answer.status for answer in answers} == {200}
+    assert proxy.service.line.state().limits.allowed == 10
+
+
+async def test_twenty_with_a_deadline_come_back_after_their_retry_after_and_are_served(start_proxy: StartProxy) -> None:
+    """The places kept are spaced, and whoever came back first goes first."""
+    proxy = await start_proxy(ext_api_rpm=300)
+    waiting_ones = [asyncio.create_task(proxy.ask(f"w{number}")) for number in range(20)]
+    await until(lambda: waiting(proxy) >= 18)
+
+    async def hurried() -> list[int]:
+        first = await proxy.ask("hurried", headers={"X-Request-Timeout": "2"})
+        if first.status != 429:
+            return [first.status]
+        await asyncio.sleep(int(first.headers["Retry-After"]))
+        return [first.status, (await proxy.ask("hurried", headers={"X-Request-Timeout": "2"})).status]
+
+    stories = await asyncio.gather(*(hurried() for _ in range(20)))
+    assert [story for story in stories if story != [429, 200]] == []
+    await asyncio.gather(*waiting_ones)
+
+
+async def test_whoever_does_not_read_its_stream_does_not_hold_its_slot(start_proxy: StartProxy) -> None:
+    """A write that is not taken within EXP_RESP_TIMEOUT ends the stream."""
+    proxy = await start_proxy(ext_max_requests=1, exp_resp_timeout=0.5)
+    text = ", ".join(["слово" * 200] * 4000)
+    host, port = proxy.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    body = orjson.dumps({"messages": [["user", text]], "generate_parameters": {"stream": True}})
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    await until(lambda: proxy.service.line.state().limits.in_flight == 1)
+    async with asyncio.timeout(10):
+        assert (await proxy.ask("next")).status == 200
+    writer.transport.abort()
+
+
+async def test_a_body_that_is_not_encoded_as_it_says_is_a_400(start_proxy: StartProxy) -> None:
+    """Garbage is the caller's, not a bug of ours."""
+    proxy = await start_proxy()
+    async with proxy.http.post(proxy.url, data=b"xxxx", headers={"Content-Encoding": "gzip"}) as response:
+        assert response.status == 400 and "body" in (await response.json())["status"]

@@ -103,6 +103,7 @@ WRONG: list[tuple[Any, str]] = [
     (chat(max_tokens=0), "max_tokens"),
     (chat(max_tokens=1.5), "max_tokens"),
     (chat(repetition_penalty=0), "repetition_penalty"),
+    (chat(messages=[]), "generate_parameters.messages"),
     (chat(stream="yes"), "stream"),
     (chat(profanity_check="no"), "profanity_check"),
     (chat(model=5), "model"),

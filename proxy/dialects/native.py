@@ -39,6 +39,9 @@ class Native:
                 f'"generate_parameters" must be an object or null, not {json_type(parameters)}',
                 param="generate_parameters",
             )
+        if "messages" in parameters:
+            path = "generate_parameters.messages"
+            raise BadRequest(f'"{path}" has no place there: "messages" stand beside "generate_parameters"', param=path)
         return {"messages": messages_of(body), "generate_parameters": parameters}
 
     def answer(self, answer: Chunk) -> bytes:

@@ -21,7 +21,7 @@ LEAD = 0.003
 FIRST_BACKOFF = 0.25
 MAX_BACKOFF = 30.0
 #: Seconds of the longest pause that an upstream can ask for; then it is asked again.
-MAX_PAUSE = 3600.0
+MAX_PAUSE = 300.0
 #: Successes after which one more call may be in flight; doubles whenever that step earns a 429 again.
 FIRST_RUN = 10
 MAX_RUN = 640
@@ -118,6 +118,10 @@ class LocalLimits:
 
     def _throttled(self, sent_at: float | None, retry_after: float | None) -> None:
         now = self._clock.now()
+        if sent_at is None and not retry_after:
+            # Something else than the call was refused, a token request say, perhaps for many at once.
+            self._paused_until = max(self._paused_until, now + FIRST_BACKOFF)
+            return
         is_news = self._ceiling.cut(self._in_flight, now, sent_at)
         if retry_after:  # 0 says nothing: whoever obeyed it would only be refused again
             self._paused_until = max(self._paused_until, now + min(retry_after, MAX_PAUSE))
