@@ -5,14 +5,15 @@
     python3 api_client_example.py bulk prompts.jsonl answers.jsonl  thousands of prompts; see --help
 
 The proxy is looked for at GIGACHAT_PROXY_URL, else at http://127.0.0.1:8078. If it asks for a key, put yours into
-GIGACHAT_PROXY_KEY. Plain HTTP needs nothing but Python 3.11; bulk runs need `pip install aiohttp`, the drop-in class
-`pip install gigachat aiohttp`. The file may be copied into another project as it is.
+GIGACHAT_PROXY_KEY. Plain HTTP needs nothing but Python 3.11; bulk runs and the provider need `pip install aiohttp`, the
+drop-in class `pip install gigachat aiohttp`. The file may be copied into another project as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import errno
 import json
 import os
@@ -23,20 +24,23 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from functools import cache
+from hashlib import blake2b, sha256
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 MISSING = 'needs a package that is not there ({}). Install what it needs: pip install "gigachat>=0.2.3,<0.3" aiohttp'
 
 try:
     import aiohttp
+    from yarl import URL
 except ModuleNotFoundError:  # plain HTTP does without
     aiohttp = None  # type: ignore[assignment]
 try:
@@ -44,7 +48,6 @@ try:
     from gigachat import GigaChat as OfficialGigaChat
     from gigachat.context import authorization_cvar
     from gigachat.models.auth import AccessToken
-    from yarl import URL
 
     Transport, AsyncTransport, AsyncBody = httpx.BaseTransport, httpx.AsyncBaseTransport, httpx.AsyncByteStream
 except ModuleNotFoundError as missing:  # bulk runs do without
@@ -104,6 +107,16 @@ async def many_at_once() -> None:
     async with GigaChat() as giga:
         answers = await asyncio.gather(*(giga.achat(f"Сколько будет {n} * {n}?") for n in range(1, 6)))
     print(*(answer.choices[0].message.content for answer in answers), sep="; ")
+
+
+# -- 4. As bots do it: the text piece by piece, from the proxy or straight from GigaChat ------------------------------
+
+
+async def as_bots_do() -> None:
+    messages = [{"role": "user", "content": "Сколько будет 7 + 8?"}]
+    async for piece in create_async_generator("GigaChat:latest", messages, proxy_url=proxy_url()):
+        print(piece, end="")
+    print()
 
 
 # -- The drop-in class -------------------------------------------------------------------------------------------------
@@ -377,7 +390,398 @@ def seconds_in(headers: Mapping[str, str]) -> float:
     return 0.0
 
 
-# -- 4. Bulk: a file of prompts in, a file of answers out --------------------------------------------------------------
+# -- The provider ------------------------------------------------------------------------------------------------------
+
+GIGACHAT_URL = "https://api.giga.chat/v1"
+GIGACHAT_OAUTH = "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"
+#: Names of the old host, which the new one answers 404. The proxy does this by itself.
+NEW_HOST = ".giga.chat"
+TODAYS_NAMES = {
+    "GigaChat": "GigaChat-2",
+    "GigaChat:latest": "GigaChat-2",
+    "GigaChat-Plus": "GigaChat-2",
+    "GigaChat-Pro": "GigaChat-2-Pro",
+    "GigaChat-Max": "GigaChat-2-Max",
+}
+#: Where the Russian Trusted Root CA may lie, its digest, and the hosts for which it is trusted: for no others.
+HERE = Path(__file__).resolve().parent
+ROOT_FILES = (HERE / "assets/certificates/russian_trusted_root_ca.pem", HERE / "russian_trusted_root_ca.pem")
+ROOT_SHA256 = "d26d2d0231b7c39f92cc738512ba54103519e4405d68b5bd703e9788ca8ecf31"
+ROOT_HOSTS = (".giga.chat", ".sberbank.ru")
+#: Seconds ahead of its end at which an access token is renewed, that it usually lives, and that asking for it may take.
+AHEAD = 60.0
+USUAL_LIFE = 1800.0
+TOKEN_PATIENCE = 30.0
+
+
+class ProviderError(Exception):
+    """There is no answer; the text says why, in the API's own words if it spoke.
+
+    `status` is the HTTP status, None if there was none. `retry_after` is how many seconds were asked for, else 0.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class MissingAuthError(ProviderError):
+    """GigaChat needs your authorization key: api_key="...", or GIGACHAT_API_KEY in the environment.
+
+    The proxy may do without: GIGACHAT_PROXY_URL, or proxy_url="...".
+    """
+
+    def __init__(self) -> None:
+        super().__init__(" ".join(str(self.__doc__).split()))
+
+
+class GigaChatProvider:
+    """GigaChat as bots and collections of providers have it: an async generator of pieces of text.
+
+        async for piece in GigaChatProvider.create_async_generator("GigaChat:latest", messages, api_key="..."):
+            print(piece, end="")
+
+    It asks GigaChat itself, or the proxy if GIGACHAT_PROXY_URL is set or `proxy_url` is given.
+    """
+
+    url = "https://developers.sber.ru/gigachat"
+    working = needs_auth = supports_stream = supports_message_history = supports_system_message = True
+    default_model = "GigaChat:latest"
+    models: ClassVar[list[str]] = [default_model, "GigaChat-Plus", "GigaChat-Pro"]
+
+    @classmethod
+    async def create_async_generator(
+        cls,
+        model: str,
+        messages: Iterable[Mapping[str, Any]],
+        stream: bool = True,
+        proxy: str | None = None,
+        api_key: str | None = None,
+        connector: aiohttp.BaseConnector | None = None,
+        scope: str = "GIGACHAT_API_PERS",
+        update_interval: float = 0,
+        *,
+        proxy_url: str | None = None,
+        base_url: str | None = None,
+        auth_url: str | None = None,
+        **parameters: Any,
+    ) -> AsyncGenerator[str, None]:
+        """The answer, piece by piece; closed early, it hangs up.
+
+        Args:
+            model: any name that the API knows; empty for the default one. On the new host old names become today's.
+            stream: False yields the whole text at once.
+            proxy: an HTTP proxy on the way out, http://user:password@host:port.
+            api_key: the authorization key of GigaChat, else GIGACHAT_API_KEY or GIGACHAT_CREDENTIALS; or the key of
+                gigachat-proxy, else GIGACHAT_PROXY_KEY, if it asks for one.
+            connector: an aiohttp connector of yours, which stays open. With it TLS is its own affair, but for GigaChat.
+            update_interval: least seconds between two pieces.
+            proxy_url: gigachat-proxy, else GIGACHAT_PROXY_URL. Neither `scope` nor a token is needed there.
+            base_url, auth_url: GigaChat's addresses, else GIGACHAT_BASE_URL and GIGACHAT_AUTH_URL, else the usual ones.
+            parameters: sent to the API as they are: temperature, max_tokens and so on.
+
+        Raises:
+            MissingAuthError: there is no key for GigaChat.
+            ProviderError: whatever else there is instead of an answer.
+        """
+        if aiohttp is None:
+            raise ModuleNotFoundError("the provider needs aiohttp: pip install aiohttp")
+        if proxy_url or (os.environ.get("GIGACHAT_PROXY_URL") and not (base_url or auth_url)):
+            way = Way.through(proxy_url, api_key)
+        else:
+            way = Way.straight(base_url, auth_url, api_key, scope)
+        parameters |= {"stream": stream, "update_interval": update_interval}
+        body = way.body(model or cls.default_model, messages, parameters)
+        reach = Reach(connector, proxy)
+        with in_plain_words(way.host):
+            async with reach.session() as http, answer(way, reach, http, body) as response:
+                if not stream:
+                    yield text_in(await response.read(), "message")
+                    return
+                async with aclosing(spoken(response)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+
+
+create_async_generator = GigaChatProvider.create_async_generator
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a call goes. With an `auth_url` the key buys a token there; without one it is sent as it is, if any."""
+
+    chat_url: str
+    auth_url: str
+    scope: str
+    key: str = field(repr=False)
+
+    @classmethod
+    def through(cls, url: str | None, key: str | None) -> Way:
+        return cls(f"{proxy_url(url)}/", "", "", proxy_key(key))
+
+    @classmethod
+    def straight(cls, base_url: str | None, auth_url: str | None, key: str | None, scope: str) -> Way:
+        """Raises MissingAuthError."""
+        known = os.environ.get
+        base = (base_url or known("GIGACHAT_BASE_URL") or GIGACHAT_URL).rstrip("/").removesuffix("/chat/completions")
+        key = (key or known("GIGACHAT_API_KEY") or known("GIGACHAT_CREDENTIALS") or "").strip().removeprefix("Basic ")
+        if not key:
+            raise MissingAuthError
+        return cls(f"{base}/chat/completions", auth_url or known("GIGACHAT_AUTH_URL") or GIGACHAT_OAUTH, scope, key)
+
+    @property
+    def host(self) -> str:
+        return URL(self.chat_url).host or ""
+
+    def body(self, model: str, messages: Iterable[Mapping[str, Any]], parameters: dict[str, Any]) -> bytes:
+        """The native dialect for the proxy, the API's own for the API."""
+        if not self.auth_url:
+            told = {"messages": list(messages), "generate_parameters": {"model": model, **parameters}}
+        else:
+            today = TODAYS_NAMES.get(model, model) if is_under(self.host, NEW_HOST) else model
+            told = {"model": today, "messages": list(messages), **parameters}
+        return json.dumps(told).encode()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How to get there: over which connector, through which HTTP proxy."""
+
+    connector: aiohttp.BaseConnector | None
+    proxy: str | None = field(repr=False)
+
+    def session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=self.connector,
+            connector_owner=self.connector is None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(None, sock_connect=30.0, sock_read=PATIENCE),
+        )
+
+    def post(
+        self, http: aiohttp.ClientSession, url: str, headers: dict[str, str], data: bytes | dict[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        is_tunnel = url.startswith("https:")
+        address, secret = self._hop()
+        return http.post(
+            url,
+            data=data,
+            headers=headers if is_tunnel else headers | secret,
+            ssl=tls_for(URL(url).host or "") if is_tunnel else True,
+            proxy=address,
+            proxy_headers=secret if is_tunnel else None,
+            allow_redirects=False,
+        )
+
+    def _hop(self) -> tuple[URL | None, dict[str, str]]:
+        """The proxy's address, and the header that opens it: so that the password is in no text of an error."""
+        if not self.proxy:
+            return None, {}
+        try:
+            hop = URL(self.proxy if "://" in self.proxy else f"http://{self.proxy}")
+        except ValueError:
+            hop = URL()
+        if hop.scheme != "http" or not hop.host:
+            raise ProviderError("`proxy` must be http://host:port; for SOCKS give a `connector`, aiohttp-socks has one")
+        if hop.user is None and hop.password is None:
+            return hop, {}
+        secret = base64.b64encode(f"{hop.user or ''}:{hop.password or ''}".encode()).decode()
+        return hop.with_user(None), {"Proxy-Authorization": f"Basic {secret}"}
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token, and its end by the monotonic clock."""
+
+    text: str = field(repr=False)
+    ends: float
+
+    @classmethod
+    def read(cls, told: bytes) -> Token:
+        """`expires_at` is Unix time in ms; by a clock that is wrong it may be long ago."""
+        try:
+            answer = json.loads(told)
+            text, life = answer["access_token"], float(answer["expires_at"]) / 1000 - time.time()
+        except (ValueError, LookupError, TypeError, RecursionError):
+            text, life = "", 0.0
+        if not text or not isinstance(text, str):
+            raise ProviderError("the answer to a token request has no token in it")
+        return cls(text, time.monotonic() + (life if 0 < life < float("inf") else USUAL_LIFE))
+
+
+class Tokens:
+    """The tokens of all calls: by address, scope and key. However many wait for one, it is asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str], Token] = {}
+        self._runs: dict[tuple[asyncio.AbstractEventLoop, str, str, str], asyncio.Task[Token]] = {}
+
+    async def get(self, way: Way, reach: Reach, refused: str) -> str:
+        """One that is good for another minute, and is not the one that was refused."""
+        token = self._known.get((way.auth_url, way.scope, way.key))
+        if token and token.text != refused and token.ends - AHEAD > time.monotonic():
+            return token.text
+        whose = (asyncio.get_running_loop(), way.auth_url, way.scope, way.key)
+        run = self._runs.get(whose)
+        if run is None:
+            run = self._runs[whose] = asyncio.create_task(self._renew(way, reach))
+            run.add_done_callback(lambda run: self._end(whose, run))
+        # Nobody's own: whoever is cancelled while waiting leaves the others their token.
+        await asyncio.wait([run])
+        return run.result().text
+
+    def _end(self, whose: tuple[asyncio.AbstractEventLoop, str, str, str], run: asyncio.Task[Token]) -> None:
+        del self._runs[whose]
+        if not run.cancelled():
+            run.exception()  # if all have left meanwhile, nobody is to be told of it
+
+    async def _renew(self, way: Way, reach: Reach) -> Token:
+        async with reach.session() as http:
+            token = await ask_token(way, reach, http)
+        now = time.monotonic()
+        lasting = {whose: known for whose, known in self._known.items() if known.ends > now}
+        self._known = lasting | {(way.auth_url, way.scope, way.key): token}  # threads may have loops of their own
+        return token
+
+
+TOKENS = Tokens()
+
+
+async def ask_token(way: Way, reach: Reach, http: aiohttp.ClientSession) -> Token:
+    headers = {"Authorization": f"Basic {way.key}", "RqUID": str(uuid.uuid4()), "Accept": "application/json"}
+    with in_plain_words(URL(way.auth_url).host or ""):
+        async with (
+            asyncio.timeout(TOKEN_PATIENCE),
+            reach.post(http, way.auth_url, headers, {"scope": way.scope}) as response,
+        ):
+            await check(response)
+            return Token.read(await response.read())
+
+
+@asynccontextmanager
+async def answer(
+    way: Way, reach: Reach, http: aiohttp.ClientSession, body: bytes
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The response, its status a 200. After a 401 it is asked for once more, with a fresh token."""
+    refused = ""
+    for is_last in (False, True):
+        key = await TOKENS.get(way, reach, refused) if way.auth_url else way.key
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        async with reach.post(http, way.chat_url, headers, body) as response:
+            if response.status == 401 and way.auth_url and not is_last:
+                refused = key
+                continue
+            await check(response)
+            yield response
+            return
+
+
+async def check(response: aiohttp.ClientResponse) -> None:
+    """Raises ProviderError unless it is a 200."""
+    if response.status == 407:
+        raise ProviderError(SHUT.format(407), 407)
+    if response.status != 200:
+        told = await response.content.read(65536)
+        why = reason(told) if told.startswith(b"{") else response.reason  # a page of HTML tells nobody more
+        raise ProviderError(
+            f"{response.url.host} says {response.status}: {why}", response.status, seconds_in(response.headers)
+        )
+
+
+async def spoken(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
+    """What is said in the events up to [DONE]. Raises ProviderError if that does not come."""
+    rest = b""
+    async for piece in response.content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            if data == b"[DONE]":
+                await ended(response)
+                return
+            if data and (text := text_in(data, "delta")):
+                yield text
+    raise ProviderError("the answer broke off before its end")
+
+
+async def ended(response: aiohttp.ClientResponse) -> None:
+    """Wait for the end of what is complete already, or its sender would think that we hung up."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(0.5):
+            await response.read()
+
+
+def text_in(told: bytes, part: str) -> str:
+    """The text of an answer's message or a chunk's delta. Raises ProviderError if an error stands there instead."""
+    try:
+        answer = json.loads(told)
+        answer = answer.get("data", answer)  # the proxy's native answers are in an envelope
+        choices = answer["choices"]
+        text = choices[0].get(part, {}).get("content") if choices else ""
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ProviderError(f"this is no answer: {reason(told)}") from None
+    return text if isinstance(text, str) else ""
+
+
+SHUT = "the HTTP proxy on the way says {}: check `proxy`, http://user:password@host:port"
+UNKNOWN_AUTHORITY = (
+    "the certificate of {} was not accepted. GigaChat's own needs russian_trusted_root_ca.pem (assets/certificates of "
+    "gigachat-proxy) beside this file; for another authority name its file in GIGACHAT_CA_BUNDLE_FILE"
+)
+
+
+@contextmanager
+def in_plain_words(host: str) -> Iterator[None]:
+    """What goes wrong on the way raises ProviderError."""
+    try:
+        yield
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise ProviderError(UNKNOWN_AUTHORITY.format(host)) from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise ProviderError(SHUT.format(error.status), error.status) from error
+    except TimeoutError as error:
+        raise ProviderError(f"no sign of life from {host}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise ProviderError(f"no answer from {host}: {getattr(error, 'os_error', error)}") from error
+
+
+def is_under(host: str, *domains: str) -> bool:
+    return f".{host}".endswith(domains)
+
+
+def tls_for(host: str) -> ssl.SSLContext | bool:
+    """Whom to trust for this host; True leaves it to the connector. Raises ProviderError for a file of no use."""
+    if bundle := os.environ.get("GIGACHAT_CA_BUNDLE_FILE"):
+        return roots_of(bundle)
+    return with_russian_root() if is_under(host, *ROOT_HOSTS) else True
+
+
+@cache
+def roots_of(bundle: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise ProviderError(f"GIGACHAT_CA_BUNDLE_FILE={bundle} holds no certificate in PEM form ({error})") from error
+
+
+@cache
+def with_russian_root() -> ssl.SSLContext | bool:
+    """The usual roots and the Russian Trusted Root CA. Without its file True: it may be among the system's own."""
+    file = next((file for file in ROOT_FILES if file.exists()), None)
+    if file is None:
+        return True
+    try:
+        certificate = ssl.PEM_cert_to_DER_cert(file.read_text("ascii").strip())
+    except (OSError, ValueError):
+        certificate = b""
+    if sha256(certificate).hexdigest() != ROOT_SHA256:
+        raise ProviderError(f"{file} is not the Russian Trusted Root CA: restore it, or take it away")
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=certificate)
+    return context
+
+
+# -- 5. Bulk: a file of prompts in, a file of answers out --------------------------------------------------------------
 
 BULK = """A line of PROMPTS is a native body, with an "id" if you like, or just {"id": ..., "prompt": "..."}:
 
@@ -612,8 +1016,10 @@ class Run:
 
 
 def reason(text: bytes) -> str:
-    with suppress(ValueError, LookupError, TypeError):
-        return str(json.loads(text)["status"])
+    """What a refusal says: the proxy in `status`, the API in `message`."""
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        told = json.loads(text)
+        return str(told["message"] if "message" in told else told["status"])
     return text[:200].decode(errors="replace")
 
 
@@ -737,7 +1143,8 @@ def examples() -> int:
         plain_http()
         drop_in()
         asyncio.run(many_at_once())
-    except ModuleNotFoundError as error:
+        asyncio.run(as_bots_do())
+    except (ModuleNotFoundError, ProviderError) as error:
         print(error, file=sys.stderr)
     except urllib.error.HTTPError as error:
         print(f"{proxy_url()} says {error.code}: {reason(error.read())}", file=sys.stderr)

@@ -7,10 +7,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 try:
     from aiohttp import web
@@ -19,19 +20,32 @@ except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed: `make run` installs and starts all, or pip install -r requirements.txt")
 
 from proxy import settings as knobs
+from proxy.attachments import Attachments
+from proxy.belongings import EVERYBODYS, Belongings
 from proxy.browsers import Browsers, is_loopback
 from proxy.callers import Callers
+from proxy.completions import Completions
 from proxy.connector import Connector, ConnectorError, load_connector
 from proxy.delivery import Delivery
+from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
-from proxy.errors import CredentialMissing
+from proxy.dialects.openai import Options
+from proxy.dialects.openai.options import IMAGE_LINK
+from proxy.errors import CredentialMissing, PassedRefused
+from proxy.fetching import Fetching
 from proxy.guard import Guard, explained
 from proxy.heartbeat import Heartbeat
 from proxy.journal import Listener, journal_of, log_file_of
-from proxy.lanes import Account, Lane
+from proxy.lanes import Account, Lane, Lanes
 from proxy.limits.local import LocalLimits
+from proxy.line import Line
+from proxy.openai_edge import OpenAIEdge
+from proxy.owners import Ownership, owners_of
+from proxy.passed import PassedCredential
+from proxy.public_hosts import PublicHosts
+from proxy.reception import Reception
 from proxy.request import Story
-from proxy.routes import dialect_for, routes
+from proxy.routes import Table
 from proxy.serving import Edge
 from proxy.settings import Settings, SettingsError
 from proxy_request import ProxyQueue, default_connector
@@ -47,8 +61,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 FAREWELL = 1.0
 #: Seconds after which whoever has not taken its last answer is cut off, at least.
 CUT_OFF = 0.2
-#: What the built-in emulator stands in for.
-EMULATED = "gigachat"
+#: The dialect of the API that the built-in emulator stands in for.
+GIGACHAT = "gigachat"
+#: The lane of an API like OpenAI's that serves beside the main one, and what calls it.
+CHATGPT = "chatgpt"
+CHATGPT_CONNECTOR = "chatgpt_connector"
 
 
 class CannotListen(Exception):
@@ -61,35 +78,44 @@ class Service:
 
     url: str
     settings: Settings
-    connector: Connector
-    line: ProxyQueue
+    lanes: Lanes
     is_sandbox: bool
+
+    @property
+    def connector(self) -> Connector:
+        """What calls the server's own account."""
+        return self.lanes.main.connector
+
+    @property
+    def line(self) -> Line:
+        """Who waits for the server's own account."""
+        return self.lanes.main.line
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Service]:
+async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterator[Service]:
     """Start everything; afterwards stop in the order of the promises: refuse new, finish old, close.
 
+    `assets` is the folder for what outlives the process; None: nothing does.
     Raises SettingsError, CredentialMissing, ConnectorError, or CannotListen if the port is taken.
     """
     farewell = min(FAREWELL, settings.drain_timeout / 5)
     async with AsyncExitStack() as stack:
         settings, connector, is_sandbox = await opened(settings, stack)
         stack.push_async_callback(shut, connector)
-        line = ProxyQueue(
-            [Account(connector, LocalLimits(rpm=settings.rpm, concurrency=settings.concurrency))],
-            size=settings.ext_queue_size,
-            call_timeout=settings.exp_resp_timeout,
-            retries=settings.ext_retries,
-            listeners=[log_story] if log.isEnabledFor(logging.INFO) else [],
-        )
-        line.start()
-        stack.push_async_callback(line.close)
+        main = Lane("main", connector, line_for(settings, connector, settings.rpm, settings.concurrency))
+        stack.push_async_callback(main.line.close)
+        others = await other_lanes(settings, main, stack)
+        lanes = Lanes(main, partial(opened_lane, settings, connector), others=others, most=settings.lanes_max)
+        stack.push_async_callback(lanes.close)
         listeners = await stack.enter_async_context(journal_of(settings))
+        owners = await stack.enter_async_context(owners_of(assets, has_keys=bool(settings.proxy_api_keys)))
         heartbeat = Heartbeat(settings.heartbeat_interval)
         stack.callback(heartbeat.close)
+        attachments = attachments_of(settings)
+        stack.push_async_callback(attachments.close)
         runner = web.AppRunner(
-            application(settings, Lane("main", connector, line), heartbeat, listeners),
+            application(settings, lanes, heartbeat, owners, attachments, listeners),
             handler_cancellation=True,  # a caller who leaves takes its request along
             access_log=None,
             shutdown_timeout=max(CUT_OFF, farewell / 2),  # it waits twice so long
@@ -98,18 +124,76 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(runner.cleanup)
         await listen(runner, settings)
         # The last callback is the first to run: the socket stays open, so that newcomers are told to come back.
-        stack.push_async_callback(line.drain, settings.drain_timeout - farewell)
-        yield Service(url_of(settings.host, runner), settings, connector, line, is_sandbox)
+        stack.push_async_callback(lanes.drain, settings.drain_timeout - farewell)
+        yield Service(url_of(settings.host, runner), settings, lanes, is_sandbox)
         log.info(
             "stopping: what waits is served for up to %g s, newcomers get 503; a second signal stops at once",
             settings.drain_timeout,
         )
 
 
+def line_for(
+    settings: Settings,
+    connector: Connector,
+    rpm: float | None,
+    concurrency: int | None,
+    *listeners: Callable[[Story], None],
+    rest: float = 0.0,
+) -> ProxyQueue:
+    """A line for one account, at work. It sends nothing in the first `rest` seconds."""
+    line = ProxyQueue(
+        [Account(connector, LocalLimits(rpm=rpm, concurrency=concurrency, rest=rest))],
+        size=settings.ext_queue_size,
+        call_timeout=settings.exp_resp_timeout,
+        retries=settings.ext_retries,
+        listeners=[*listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
+    )
+    line.start()
+    return line
+
+
+async def other_lanes(settings: Settings, main: Lane, stack: AsyncExitStack) -> dict[str, Lane]:
+    """The lanes that callers can ask for by a name, ready to call: an API like OpenAI's, if one is configured."""
+    if main.connector.name == CHATGPT_CONNECTOR:
+        return {CHATGPT: main}
+    if not settings.has_chatgpt:
+        return {}
+    connector = load_connector(CHATGPT_CONNECTOR)
+    await connector.startup()
+    stack.push_async_callback(shut, connector)
+    line = line_for(settings, connector, settings.chatgpt_ext_api_rpm, settings.chatgpt_ext_max_requests)
+    stack.push_async_callback(line.close)
+    return {CHATGPT: Lane(CHATGPT, connector, line)}
+
+
+def opened_lane(
+    settings: Settings,
+    main: Connector,
+    credential: PassedCredential,
+    name: str,
+    rest: float,
+    refuse: Callable[[], None],
+) -> Lane:
+    """The lane of a credential that a caller brought along; `refuse` is told when the API refuses it."""
+
+    def listen(story: Story) -> None:
+        if story.error == PassedRefused.code:
+            refuse()
+
+    connector = main.opened(credential)
+    line = line_for(settings, connector, settings.rpm, settings.concurrency_of(credential), listen, rest=rest)
+    return Lane(name, connector, line)
+
+
 async def opened(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, Connector, bool]:
     """The connector, ready to call, and whether on the emulator: then with settings that point there."""
     connector = load_connector(settings.connector) if settings.connector else default_connector()
-    is_emulated = connector.dialect == EMULATED
+    is_emulated = connector.dialect == GIGACHAT
+    if settings.gpt2giga_pass_token and not connector.opens_others:
+        raise SettingsError(
+            f"GPT2GIGA_PASS_TOKEN=true, but the connector {connector.name} has no open_connector(credential) and "
+            "serves its own account alone: leave the setting out"
+        )
     if settings.sandbox == "on" and not is_emulated:
         raise SettingsError(
             f"SANDBOX=on, but the emulator stands in for GigaChat alone and the connector {connector.name} calls "
@@ -175,16 +259,49 @@ async def shut(connector: Connector) -> None:
         log.warning("the connector %s did not shut down in order", connector.name, exc_info=True)
 
 
+def attachments_of(settings: Settings) -> Attachments:
+    fetching = Fetching(PublicHosts(settings.fetch_allow))
+    return Attachments(fetching, deletes=settings.delete_attachments)
+
+
+def options_of(settings: Settings) -> Options:
+    """The settings that matter to the translation of OpenAI's requests."""
+    is_native = settings.gpt2giga_structured_output_mode == "native"
+    return Options(
+        default_model=settings.gigachat_model,
+        default_embeddings=settings.gpt2giga_embeddings,
+        pass_model=settings.gpt2giga_pass_model,
+        model_map=settings.model_map,
+        structured_output="native" if is_native else "function",
+        json_repairs=settings.json_repairs,
+        enable_images=settings.gpt2giga_enable_images,
+        dimensions=settings.embeddings_dimensions,
+        image_link=IMAGE_LINK if settings.generated_images == "link" else None,
+    )
+
+
 def application(
-    settings: Settings, lane: Lane, heartbeat: Heartbeat, listeners: Sequence[Listener] = ()
+    settings: Settings,
+    lanes: Lanes,
+    heartbeat: Heartbeat,
+    owners: Ownership,
+    attachments: Attachments,
+    listeners: Sequence[Listener] = (),
 ) -> web.Application:
     keys = {name: key.get_secret_value() for name, key in settings.proxy_api_keys.items()}
-    callers = Callers(keys, settings.trusted_proxies)
+    has_issued = lanes.has_issued if settings.gpt2giga_pass_token else None
+    callers = Callers(keys, settings.trusted_proxies, has_issued=has_issued)
     browsers = Browsers(settings.host, settings.cors_origins, has_keys=bool(keys), is_proxy=callers.is_proxy)
-    native = Native(settings.app_name)
-    edge = Edge(settings, lane, callers, Delivery(settings, heartbeat, explained))
+    table = Table(Native(settings.app_name), LanguageModelChat(settings.lmc_system or ""))
+    belongings = Belongings(owners, is_sole=len(keys) == 1) if keys else EVERYBODYS
+    delivery = Delivery(settings, heartbeat, explained)
+    reception = Reception(settings, lanes, callers)
+    edge = Edge(lanes, callers, reception, delivery, belongings)
+    options = options_of(settings)
+    completions = Completions(options, reception, delivery, attachments)
+    openai = OpenAIEdge(options, edge, completions, reception, delivery)
     guard = Guard(
-        partial(dialect_for, native),
+        table.dialect_for,
         callers,
         browsers,
         listeners=listeners,
@@ -193,7 +310,7 @@ def application(
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard.middleware])
     if settings.cors_origins:
         app.on_response_prepare.append(browsers.label)
-    app.add_routes(routes(edge, native))
+    app.add_routes(table.routes(edge, openai))
     return app
 
 
@@ -218,8 +335,9 @@ def url_of(host: str, runner: web.AppRunner) -> str:
 def banner(service: Service) -> str:
     """What a person who starts the service reads first."""
     settings = service.settings
-    pace = f"{settings.rpm:g} calls a minute, evenly spaced" if settings.rpm else "no pacing (EXT_API_RPM is not set)"
-    flight = f"{settings.concurrency} in flight" if settings.concurrency else "any number in flight"
+    limits = service.line.state().limits
+    pace = f"{limits.rpm:g} calls a minute, evenly spaced" if limits.rpm else "no pacing (EXT_API_RPM is not set)"
+    flight = f"{limits.concurrency} in flight" if limits.concurrency else "any number in flight"
     lines = [f"{settings.app_name} {VERSION} listens on {service.url}"]
     if service.is_sandbox:
         again = "start without --sandbox" if settings.sandbox == "on" else "start again"
@@ -233,6 +351,7 @@ def banner(service: Service) -> str:
     lines.append(
         f"  connector {service.connector.name}; limits: {pace}, {flight}, {settings.exp_resp_timeout:g} s a call"
     )
+    lines += [f"  also: {lane.name}, connector {lane.connector.name}" for lane in service.lanes.all()[1:]]
     if not settings.proxy_api_keys and not is_loopback(settings.host):
         lines.append(
             f"  WARNING: {settings.host} can be reached from outside and no key is asked for: anybody there spends "
@@ -272,17 +391,17 @@ async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one stops at once."""
     stop = asyncio.Event()
     collect_less_often()
-    async with serving(settings) as service:
-        listen_for_signals(stop, service.line)
+    async with serving(settings, knobs.ASSETS) as service:
+        listen_for_signals(stop, service.lanes)
         print(banner(service), flush=True)
         await stop.wait()
     log.info("stopped")
 
 
-def listen_for_signals(stop: asyncio.Event, line: ProxyQueue) -> None:
+def listen_for_signals(stop: asyncio.Event, lanes: Lanes) -> None:
     def told() -> None:
         if stop.is_set():
-            line.interrupt_all()
+            lanes.interrupt_all()
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -297,7 +416,7 @@ def main(argv: Sequence[str]) -> int:
     """The command line. Exit code 0 after an orderly stop, 1 if the service cannot start."""
     try:
         settings = knobs.load(argv)
-        os.environ.update(knobs.others() | os.environ)  # where connectors look for settings of their own
+        os.environ.update(knobs.others(argv) | os.environ)  # where connectors look for settings of their own
         logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
         with log_file_of(settings, LOG_FORMAT):
             raise_open_files(settings.ext_queue_size)

@@ -5,31 +5,30 @@ Rule 2: a call that is refused for its token is sent once more with a fresh one;
 Rule 3: nothing here is global but the default account; `Account` has the same functions for any other.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
-from functools import cache
+from contextlib import aclosing, asynccontextmanager
+from functools import cache, partial
 from typing import Any, Final
 
 import aiohttp
-import orjson
 from yarl import URL
 
 from proxy import settings
 from proxy.clock import Clock
-from proxy.connector import Data, current_gate, note
-from proxy.credentials import credential_of
-from proxy.errors import BadRequest, UpstreamError
-from proxy.forwarding import RawCall, RawHead, to_the_caller
-from proxy.once import Once
+from proxy.connector import Data, note
+from proxy.credentials import TokenRequests, credential_of, named_by, passed_credential
+from proxy.errors import UpstreamError
+from proxy.forwarding import RawCall, RawHead
+from proxy.models import Models
+from proxy.outbound import Outbound
+from proxy.passed import PassedCredential
 from proxy.rules import Rule, WrongValue, check
 from proxy.settings import Settings
-from proxy.sse import Decoder
 from proxy.tls import Tls
 from proxy.tokens import Token
-from proxy.upstream import Upstream, decoded, raise_for_status
+from proxy.upstream import Upstream, chunks_of, decoded, encoded, is_final, raise_for_status, raw_answer
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +41,6 @@ EVENTS: Final = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Co
 
 #: The end of a base address.
 VERSIONED: Final = re.compile(r"/v\d+$")
-#: Seconds for which the list of models is remembered, for which a failure to get it is, and which getting it may take.
-MODELS_MEMORY: Final = 600.0
-MODELS_PAUSE: Final = 5.0
-MODELS_TIMEOUT: Final = 10.0
-#: Seconds that the end of a stream may come after its `[DONE]`.
-END_TIMEOUT: Final = 0.5
 # Names of the old host; the new one answers them 404.
 NEW_HOST: Final = ".giga.chat"
 LEGACY_MODELS: Final = {
@@ -118,9 +111,29 @@ async def get_info() -> dict[str, Any]:
     return await default_account().get_info()
 
 
+async def request_embeddings(data: dict[str, Any]) -> dict[str, Any]:
+    """The API's answer to POST /embeddings with this body. Raises UpstreamError."""
+    return await default_account().request_embeddings(data)
+
+
 async def list_models() -> dict[str, Any]:
     """The API's answer to GET /models, at most ten minutes old. Raises UpstreamError."""
     return await default_account().list_models()
+
+
+def open_connector(credential: PassedCredential) -> "Account":
+    """The account of a credential that a caller brought along. Asks nobody."""
+    return default_account().beside(credential)
+
+
+def owns(credential: PassedCredential) -> bool:
+    """Whether it is the default account's own."""
+    return default_account().owns(credential)
+
+
+async def issue_token() -> tuple[str, float]:
+    """An access token of the API and the seconds that it lasts. Raises UpstreamError."""
+    return await default_account().issue_token()
 
 
 def startup() -> None:
@@ -148,7 +161,8 @@ class Account:
     """One GigaChat account: its address, its credential, its defaults. It has the functions of a connector.
 
     Args:
-        upstream: the HTTP client, if accounts share one; whoever made it closes it.
+        passed: the credential, if it is none that the settings name.
+        beside: an account with which this one shares the connections and the pace of token requests.
 
     Raises:
         CredentialMissing: the settings name no credential.
@@ -158,19 +172,51 @@ class Account:
     DIALECT = DIALECT
     validate_data = staticmethod(validate_data)
 
-    def __init__(self, chosen: Settings, upstream: Upstream | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        chosen: Settings,
+        clock: Clock | None = None,
+        *,
+        passed: PassedCredential | None = None,
+        beside: "Account | None" = None,
+    ) -> None:
         self._chosen = chosen
         self._tls = Tls(chosen)
-        self._owns_upstream = upstream is None
-        self._upstream = upstream or Upstream(tls=self._tls, headers={"User-Agent": USER_AGENT})
+        self._owns_upstream = beside is None
+        self._upstream: Upstream = (
+            beside._upstream
+            if beside
+            else Upstream(tls=self._tls, outbound=Outbound(chosen), headers={"User-Agent": USER_AGENT})
+        )
+        self._requests: TokenRequests = beside._requests if beside else TokenRequests(self._upstream)
         clock = clock or Clock()
-        self._credential = credential_of(chosen, self._upstream, clock)
+        if passed is None:
+            self._credential = credential_of(chosen, self._requests, clock)
+        else:
+            self._credential = passed_credential(passed, chosen, self._requests, clock)
         is_new_host = f".{URL(chosen.gigachat_base).host}".endswith(NEW_HOST)
         self._todays_names = LEGACY_MODELS if is_new_host else {}
-        self._models = Once(self._ask_models, clock=clock, memory=_models_memory)
+        self._models = Models(partial(self._read, "GET", "/models", PLAIN), clock=clock)
 
     def __repr__(self) -> str:
         return f"<Account: {self._credential!r}>"
+
+    def beside(self, passed: PassedCredential) -> "Account":
+        """The account of another credential."""
+        if self._credential.way != "certificate":
+            return Account(self._chosen, passed=passed, beside=self)
+        # Connections of its own: over ours the API would see our certificate, and take its caller for us.
+        bare = {"gigachat_cert_file": None, "gigachat_key_file": None, "gigachat_mtls_auth": False}
+        return Account(self._chosen.model_copy(update=bare), passed=passed)
+
+    def owns(self, passed: PassedCredential) -> bool:
+        """Whether the settings name the same credential."""
+        return passed in frozenset(named_by(self._chosen))
+
+    async def issue_token(self) -> tuple[str, float]:
+        """Its access token, for a caller who has shown its credential, and the seconds that it lasts."""
+        token, life = await self._credential.tokens.fresh()
+        return token.text, life
 
     def startup(self) -> None:
         self._tls.check()
@@ -205,33 +251,24 @@ class Account:
     async def forward(self, call: RawCall) -> AsyncGenerator[RawHead | bytes, None]:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", **dict(call.headers)}
         url = self._address(call.version, call.path, call.query)
-        async with self._open(call.method, url, headers, call.body, is_raw=True) as response:
-            headers_back = to_the_caller(response.headers)
-            if response.content_type == "application/json":
-                # Whole before its first byte is passed on: if it breaks off on the way, it can be asked for again.
-                body = await response.read()
-                yield RawHead(response.status, headers_back, is_whole=True)
-                yield body
-                return
-            yield RawHead(response.status, headers_back)
-            async for piece in response.content.iter_any():
+        async with (
+            self._open(call.method, url, headers, call.body, is_raw=True) as response,
+            aclosing(raw_answer(response)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
+    async def request_embeddings(self, data: dict[str, Any]) -> dict[str, Any]:
+        return decoded(await self._read("POST", "/embeddings", JSON, encoded(data)))
+
     async def list_models(self) -> dict[str, Any]:
-        return await self._models()
+        return await self._models.answer()
 
     async def get_info(self) -> dict[str, Any]:
-        """The API is asked in turn only: outside the line, where nothing keeps the pace, it tells what it knows."""
-        gate = current_gate.get()
-        models = list(KNOWN_MODELS)
-        if gate is not None or self._models.is_good:
-            if gate is not None and not self._models.is_good:
-                await gate.gate()
-            try:
-                models = [model["id"] for model in (await self.list_models())["data"]]
-            except UpstreamError as error:
-                logger.warning("the API's models cannot be listed: %s", error, extra={"action": "models_failed"})
-        return {"default-model": self._chosen.gigachat_model, "avail-models": models}
+        return {
+            "default-model": self._chosen.gigachat_model,
+            "avail-models": await self._models.names(KNOWN_MODELS),
+        }
 
     def _body(self, data: Data) -> dict[str, Any]:
         """The API's body: everything the caller gave, and the defaults for what it did not."""
@@ -243,6 +280,8 @@ class Account:
             body["model"] = today
         if body.get("profanity_check") is None and self._chosen.gigachat_profanity_check is not None:
             body["profanity_check"] = self._chosen.gigachat_profanity_check
+        if body.get("flags") is None and self._chosen.gigachat_flags:
+            body["flags"] = self._chosen.gigachat_flags
         return body
 
     async def _read(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
@@ -291,62 +330,11 @@ class Account:
             base = VERSIONED.sub(f"/{version}", base)
         return URL(base + path + (f"?{query}" if query else ""), encoded=True)
 
-    async def _ask_models(self) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(MODELS_TIMEOUT):
-                answer = decoded(await self._read("GET", "/models", PLAIN))
-        except TimeoutError:
-            raise UpstreamError(None, message=f"the upstream named no models in {MODELS_TIMEOUT:g} s") from None
-        models = answer.get("data")
-        if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
-            raise UpstreamError(None, message="the upstream's list of models is not one")
-        return answer
-
-
-def is_final(status: int) -> bool:
-    """Whether a caller should see this answer of the API; of the others the line makes the best."""
-    return status not in (401, 429) and status < 500
-
-
-def _models_memory(error: BaseException | None) -> float:
-    return MODELS_MEMORY if error is None else MODELS_PAUSE
-
-
-def encoded(body: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(body)
-    except orjson.JSONEncodeError as error:
-        raise BadRequest(f"the request cannot be written as JSON: {error}") from None
-
 
 def brings_own_model(body: dict[str, Any]) -> bool:
     """An assistant or a thread has its model; the API refuses another one."""
     storage = body.get("storage")
     return isinstance(storage, dict) and bool(storage.get("assistant_id") or storage.get("thread_id"))
-
-
-async def chunks_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The JSON of each event up to `[DONE]`. Raises UpstreamError if it is not JSON, or if `[DONE]` does not come."""
-    if response.content_type != "text/event-stream":
-        raise UpstreamError(None, await response.read(), message="the upstream did not answer with a stream")
-    decoder = Decoder()
-    async for piece in response.content.iter_any():
-        for event in decoder.feed(piece):
-            if event.data == b"[DONE]":
-                await ended(response)
-                return
-            decoded(event.data)
-            yield event.data
-    raise UpstreamError(None, message="the upstream ended its stream before [DONE]")
-
-
-async def ended(response: aiohttp.ClientResponse) -> None:
-    """Read to the end: the API has not finished the call before, and its connection can then be used again."""
-    # Whatever goes wrong now, the answer is complete.
-    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-        async with asyncio.timeout(END_TIMEOUT):
-            while await response.content.readany():
-                pass
 
 
 # ---- What a chat may look like: facts of the API, section 1.3 ----

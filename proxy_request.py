@@ -27,8 +27,9 @@ from proxy.errors import (
 )
 from proxy.estimate import Lanewide, Latencies, eta
 from proxy.fair_queue import FairQueue
-from proxy.lanes import Account, Call, LaneState
+from proxy.lanes import Account
 from proxy.limits import Permit, Usage
+from proxy.line import Call, LaneState
 from proxy.promises import Promises
 from proxy.request import ProxyRequest, Story, Turn, told
 
@@ -190,6 +191,10 @@ class ProxyQueue:
         await asyncio.gather(*self._dispatchers, return_exceptions=True)
 
     # -- what others may see
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._present
 
     def eta(self, ahead: int) -> float:
         """Seconds until a request with `ahead` others before it is sent."""

@@ -50,7 +50,7 @@ owner() {
 name=$(setting PROXY_CONTAINER gigachat_proxy)
 port=$(setting PORT 8078 PROXY_PORT GPT2GIGA_PORT)
 publish=$(setting PUBLISH 127.0.0.1)
-drain=$(setting DRAIN_TIMEOUT 30)
+drain=$(setting DRAIN_TIMEOUT 30 GPT2GIGA_SHUTDOWN_TIMEOUT_SECONDS)
 patience=$(setting START_TIMEOUT 30)
 
 [ -f assets/env ] || fail "There is no assets/env: copy assets/env_example.txt to assets/env and put your key in (or SANDBOX=on)."

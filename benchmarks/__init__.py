@@ -7,6 +7,7 @@
 | waiting    | what a waiting request weighs, beside a bare aiohttp server that merely waits                    |
 | startup    | how long from the process's start to its first answer, and which imports that time goes to       |
 | client     | what a call of a thousand queued ones costs its caller, beside GigaChat's own SDK                |
+| sdk        | what the proxy adds to a call and to each chunk of a stream, beside the SDK straight at the API |
 
 Everything runs on loopback, in processes of its own: the service (`service`), the comparison (`bare`), the API
 (`upstream`) and the callers (`load`). Ratios are taken within one run, of alternating rounds, so that they hold on any

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 #: Connections that are opened at once: more would overrun the server's backlog.
 OPENED_AT_ONCE = 200
+#: A native chat: what is asked unless a load says otherwise.
 BODY = json.dumps(
     {
         "messages": [
@@ -26,6 +27,12 @@ BODY = json.dumps(
 ).encode()
 
 
+#: What is counted for an answer that is a 200 by its head and tells of a failure after it.
+BROKEN = "200, then an error"
+#: The end of a body whose length was not told before it.
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
 @dataclass(frozen=True)
 class Load:
     """What is asked of the callers.
@@ -34,17 +41,19 @@ class Load:
         seconds: for how long each connection asks again when it is answered; or, if `is_once`, for how long to wait
             for the answers.
         is_once: one request on each connection, all together, numbered from 0 in X-Request-ID in the order of sending.
+        body: what each request asks.
     """
 
     url: str
     connections: int
     seconds: float
     is_once: bool = False
+    body: str = BODY.decode()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the requests. Latencies in ms."""
+    """What became of the requests: how many got which status, or BROKEN. Latencies in ms."""
 
     answers: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -119,11 +128,12 @@ class Connection(asyncio.Protocol):
                 self._tally.beats += 1
                 buffer = buffer[head + 4 :]
                 continue
-            end = head + 4 + content_length(buffer[:head])
+            end = end_of(buffer, head)
             if len(buffer) < end:
                 break
+            told = BROKEN if status == b"200" and b'"error"' in buffer[:end] else status.decode()
             buffer = buffer[end:]
-            if self._tally.add(status.decode(), time.monotonic() - self._sent_at):
+            if self._tally.add(told, time.monotonic() - self._sent_at):
                 self.send(self._request)
         self._buffer = buffer
 
@@ -132,24 +142,32 @@ class Connection(asyncio.Protocol):
             self._tally.add("lost", time.monotonic() - self._sent_at)
 
 
+def end_of(buffer: bytes, head: int) -> int:
+    """Where the answer ends whose head ends at `head`; beyond the buffer while it is not here as a whole."""
+    if b"transfer-encoding: chunked" not in buffer[:head].lower():
+        return head + 4 + content_length(buffer[:head])
+    last = buffer.find(LAST_CHUNK, head + 2)
+    return last + len(LAST_CHUNK) if last >= 0 else len(buffer) + 1
+
+
 def content_length(head: bytes) -> int:
     start = head.lower().find(b"\r\ncontent-length:")
     return int(head[start + 17 :].split(b"\r\n", 1)[0]) if start >= 0 else 0
 
 
-def request_of(url: str, number: int | None) -> bytes:
+def request_of(load: Load, number: int | None) -> bytes:
     """The bytes of one request, that of a client which is known to skip 102s."""
-    parts = urlsplit(url)
+    parts, body = urlsplit(load.url), load.body.encode()
     lines = [
         f"POST {parts.path or '/'} HTTP/1.1",
         f"Host: {parts.netloc}",
         "User-Agent: aiohttp/3 benchmark",
         "Content-Type: application/json",
-        f"Content-Length: {len(BODY)}",
+        f"Content-Length: {len(body)}",
     ]
     if number is not None:
         lines.append(f"X-Request-ID: {number}")
-    return "\r\n".join([*lines, "", ""]).encode() + BODY
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 async def opened(load: Load, tally: Tally) -> list[Connection]:
@@ -175,7 +193,7 @@ async def call(load: Load) -> Outcome:
     began = time.monotonic()
     tally.ends = began + load.seconds
     for number, connection in enumerate(connections):
-        connection.send(request_of(load.url, number if load.is_once else None))
+        connection.send(request_of(load, number if load.is_once else None))
     # Answers to the last requests of a timed load come after its end; nothing on loopback takes ten seconds.
     limit = load.seconds if load.is_once else load.seconds + 10
     try:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +40,10 @@ class Process:
         told = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return float(told[1]) if told else 0.0
 
+    def files(self) -> int:
+        """How many it has open, connections among them."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def ask(self, path: str = "/") -> Any:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return json.load(answer)
@@ -48,7 +52,7 @@ class Process:
 @contextmanager
 def server(*command: str) -> Iterator[Process]:
     """Run `python COMMAND` until the block is left. Raises RuntimeError, with what it said, if it does not start."""
-    with tempfile.TemporaryFile("w+") as complaints, _running(command, complaints) as process:
+    with tempfile.TemporaryFile("w+") as complaints, running((sys.executable, *command), complaints) as process:
         url = ""
         deadline = time.monotonic() + START_TIMEOUT
         assert process.stdout is not None
@@ -62,10 +66,11 @@ def server(*command: str) -> Iterator[Process]:
 
 
 @contextmanager
-def _running(command: tuple[str, ...], complaints: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=complaints, text=True, cwd=HOME
-    ) as process:
+def running(
+    command: Sequence[str], complaints: IO[str] | None, cwd: Path = HOME, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process until the block is left; then it is asked to stop, and made to after 10 seconds."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, cwd=cwd, env=env) as process:
         try:
             yield process
         finally:
@@ -90,7 +95,7 @@ def bare(api: Process) -> Iterator[Process]:
 
 
 @contextmanager
-def service(api: Process, **knobs: float) -> Iterator[Process]:
+def service(api: Process, **knobs: float | str) -> Iterator[Process]:
     """Our service before this API, without limits but those in `knobs`."""
     settings = {
         "port": 0,
@@ -131,5 +136,5 @@ class Callers:
 
 @contextmanager
 def calling(load: Load) -> Iterator[Callers]:
-    with _running(("-m", "benchmarks.load", json.dumps(asdict(load))), None) as process:
+    with running((sys.executable, "-m", "benchmarks.load", json.dumps(asdict(load))), None) as process:
         yield Callers(process)

@@ -25,9 +25,9 @@ class Rounds:
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
 
-    def add(self, process: Process, connections: int, seconds: float) -> None:
+    def add(self, process: Process, load: Load) -> None:
         before = process.cpu()
-        outcome = run_load(Load(process.url, connections, seconds))
+        outcome = run_load(load)
         if set(outcome.answers) != {"200"}:
             raise RuntimeError(f"not all answers are 200: {outcome.answers}")
         self.rate.append(outcome.rate)
@@ -46,9 +46,9 @@ def run(size: Size) -> Report:
             run_load(Load(process.url, CONNECTIONS, seconds / 3))  # warm
         for _ in range(rounds):
             for name in ("pass-through", "ours"):
-                many[name].add(targets[name], CONNECTIONS, seconds)
+                many[name].add(targets[name], Load(targets[name].url, CONNECTIONS, seconds))
             for name, process in targets.items():
-                one[name].add(process, 1, seconds / 2)
+                one[name].add(process, Load(process.url, 1, seconds / 2))
     return report(many, one)
 
 

@@ -1,8 +1,9 @@
 """An API that costs next to nothing: `python -m benchmarks.upstream LATENCY ENFORCED`, both in seconds.
 
 It answers `/oauth` with a token, `GET /calls` with what it has received since it was asked last, and everything else
-after LATENCY with the same chat answer of 613 bytes. Calls closer than ENFORCED to the last accepted one get 429.
-Times are the kernel's, so that it does not matter when this process gets its turn on a busy machine.
+after LATENCY with the same chat answer of 613 bytes, or with a stream if the body asks for one. Calls closer than
+ENFORCED to the last accepted one get 429. Times are the kernel's, so that it does not matter when this process gets its
+turn on a busy machine; but each chunk of a stream says when it was written, by `time.monotonic_ns()`.
 """
 
 import asyncio
@@ -44,6 +45,26 @@ def chat_answer() -> bytes:
     content = (text * 30).encode()[: ANSWER_BYTES - bare].decode(errors="ignore")
     answer["choices"][0]["message"]["content"] = content  # type: ignore[index]
     return json.dumps(answer, ensure_ascii=False).encode()
+
+
+#: Seconds between the chunks of a stream: each has arrived before the next is written.
+CHUNK_GAP = 0.005
+CHUNKS = 20
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+IS_STREAM = re.compile(rb'"stream": ?true')
+
+
+def event(data: str) -> bytes:
+    """A server-sent event as a chunk of the body."""
+    body = f"data: {data}\n\n".encode()
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def stamped() -> bytes:
+    """A chunk of a chat whose text is the time."""
+    delta = {"content": str(time.monotonic_ns()), "role": "assistant"}
+    chunk = {"choices": [{"delta": delta, "index": 0}], "created": 1790000000, "model": "GigaChat-2:2.0.28.2"}
+    return event(json.dumps({**chunk, "object": "chat.completion"}))
 
 
 CHAT = response("200 OK", chat_answer())
@@ -116,11 +137,11 @@ class Connection:
             end = head + 4 + (int(length[1]) if length else 0)
             if len(buffer) < end:
                 break
-            self._answer(buffer[:head])
+            self._answer(buffer[:head], buffer[head + 4 : end])
             buffer = buffer[end:]
         self._buffer = buffer
 
-    def _answer(self, head: bytes) -> None:
+    def _answer(self, head: bytes, body: bytes) -> None:
         api = self._api
         if head.startswith(b"GET /calls"):
             self._write(api.told())
@@ -128,10 +149,19 @@ class Connection:
             self._write(api.token())
         elif not api.call(self._began, head):
             self._write(REFUSAL)
+        elif IS_STREAM.search(body):
+            asyncio.get_running_loop().call_later(api.latency, self._stream, STREAM, CHUNKS)
         elif api.latency:
             asyncio.get_running_loop().call_later(api.latency, self._write, CHAT)
         else:
             self._write(CHAT)
+
+    def _stream(self, head: bytes, left: int) -> None:
+        if left:
+            self._write(head + stamped())
+            asyncio.get_running_loop().call_later(CHUNK_GAP, self._stream, b"", left - 1)
+        else:
+            self._write(event("[DONE]") + b"0\r\n\r\n")
 
     def _write(self, data: bytes) -> None:
         if self._socket.fileno() >= 0:

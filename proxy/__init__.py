@@ -4,24 +4,40 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
 
     routes.py       the table of paths; guard.py: what is around every request: its id, its failure, its entry
     browsers.py     which web pages may call, and what their browsers are told
-    serving.py      the operations, with callers.py (who sent it) and passes.py (tokens of our own making)
+    openai_edge.py  the operations for OpenAI's clients; completions.py: their chats, with all the calls that one takes;
+                    attachments.py: what they bring along; merging.py: several at once
+    serving.py      the other operations; reception.py: who asks, and its way into the line; callers.py: who sent it;
+                    passes.py: tokens of our own making
     delivery.py     answers on the wire; heartbeat.py: keeping who waits alive; sse.py: server-sent events
+    info.py         what lanes tell of themselves and of their models
     entry.py        a request under way and over; journal.py: its line on disk, and the log's; logfile.py: their files
+    belongings.py   whose files and batches a request names, and its answer; owners.py: who owns what, and its file
+    attachments.py  pictures and files that requests bring along, as files of the API's; api_files.py: the calls for it;
+                    sniffing.py: what a file is by its first bytes
+    fetching.py     downloads of what callers name; public_hosts.py: which hosts callers may make us call
     dialects/       what callers speak: pure translation; forwarding.py: what passes byte for byte
-    lanes.py        an upstream with its accounts, limits and line
+    lanes.py        an upstream's account with its limits and its line, and which of them serves whom
+    passed.py       credentials that callers bring along; line.py: what the edge needs of a line
     request.py      one request in the line; fair_queue.py: who waits, in the order of order.py
     estimate.py     how long the wait will be; promises.py: places kept for the refused
     limits/         pace, concurrency and pauses of one account: the promise, and local.py, one process's way to keep it
-    upstream.py     the HTTP client of connectors, with the send gate
-    credentials.py  what else connectors are made of: tokens.py, tls.py, once.py (one run for all), rules.py (checks)
+    upstream.py     the HTTP client of connectors, with the send gate; retry_after.py: the pauses that APIs ask for
+    outbound.py     the HTTP proxy that stands on the way out to an API, if any
+    credentials.py  what else connectors are made of: tokens.py, tls.py, once.py (one run for all), rules.py (checks),
+                    models.py (what an API offers)
     connector.py    the contract of a connector and its loader; threads.py: plain functions beside the loop
-    settings.py     every knob; errors.py: every way to fail; clock.py: the time that tests can hold
+    settings.py     every knob (knob.py: what one is, values.py: what it may be), gathered from sources.py (env files,
+                    the environment) and command_line.py; gpt2giga.py: what there is for those who come from it
+    errors.py       every way to fail; clock.py: the time that tests can hold; expiring.py
 
 Imports go downwards only:
-    app -> {proxy_request, serving, routes, guard} ->
-    {lanes, limits, request, fair_queue, order, estimate, promises, callers, passes, browsers, upstream, dialects,
-    delivery, heartbeat, sse, credentials, tokens, tls, once, rules, entry, journal, logfile} ->
-    {connector, forwarding, settings, errors, clock, threads}
-Connectors import only {upstream, sse, limits, credentials, tokens, tls, once, rules} and the lowest rung; nobody
-imports a connector but `proxy_request.py`. The emulator imports nothing of ours.
+    app -> {proxy_request, serving, openai_edge, routes, guard} ->
+    {lanes, line, info, limits, request, fair_queue, order, estimate, promises, reception, callers, passes, browsers,
+    upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
+    entry, journal, logfile, belongings, owners, attachments, api_files, sniffing, fetching, public_hosts,
+    completions, merging} ->
+    {connector, forwarding, passed, settings, knob, values, sources, command_line, gpt2giga, errors, clock, expiring,
+    threads}
+Connectors import only {upstream, outbound, sse, limits, credentials, tokens, tls, once, rules, models} and the lowest
+rung; nobody imports a connector but `proxy_request.py`. The emulator imports nothing of ours.
 """

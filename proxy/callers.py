@@ -1,18 +1,22 @@
-"""Who sent a request: the name of its key, else its address; and what it asks of the line in its headers."""
+"""Who sent a request: the name of its key, else its address; the credential that it brought along, if callers may;
+and what it asks of the line in its headers."""
 
 import hmac
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
 
 from proxy import passes
-from proxy.errors import BadRequest, KeyRefused, Unauthorized
+from proxy.errors import BadRequest, KeyRefused, PassingOff, Unauthorized
+from proxy.passed import PassedCredential, credential_for_token, credential_in, word_in
 
 Network = IPv4Network | IPv6Network
+
+HasIssued = Callable[[PassedCredential], bool]
 
 #: Where client libraries put a key, besides `Authorization: Bearer`.
 KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")
@@ -24,10 +28,15 @@ class Callers:
     Args:
         keys: name -> key; empty: everybody may call, and the address is the name.
         trusted: proxies whose X-Forwarded-For is believed.
+        has_issued: tells an access token of the API that this service gave out; None: callers may not bring
+            credentials of their own.
     """
 
-    def __init__(self, keys: Mapping[str, str], trusted: Sequence[Network]) -> None:
+    def __init__(
+        self, keys: Mapping[str, str], trusted: Sequence[Network], *, has_issued: HasIssued | None = None
+    ) -> None:
         self.keys = keys
+        self._has_issued = has_issued
         self._trusted = trusted
         self._secret = secrets.token_bytes(32)
         self._names = {self._digest(key.encode()): name for name, key in keys.items()}
@@ -43,12 +52,54 @@ class Callers:
                 return name
         return self._owner(given)
 
-    def name_by_credentials(self, request: web.Request) -> str:
-        """The same for who asks for a pass: only a key will do, in any form of credentials. Raises Unauthorized."""
-        if not self.keys:
-            return self._address(request)
+    def identify(self, request: web.Request, *, is_raw: bool) -> tuple[str, PassedCredential | None]:
+        """The caller's name, and the credential that it brought along.
+
+        `is_raw` says that it calls the API's own path, where any Bearer that is not of ours is the API's own.
+        Raises Unauthorized.
+        """
+        authorization = request.headers.get("Authorization", "")
+        brought = credential_in(authorization)
+        if self._has_issued is None:
+            if brought is not None:
+                raise PassingOff
+            return self.name(request), None
+        if brought is not None:
+            return self._name_beside(request), brought
+        if not is_bearer(authorization) or self._is_ours(authorization):
+            return self.name(request), None
+        if not is_raw:
+            raise KeyRefused
+        brought = PassedCredential("token", word_in(authorization))
+        # Whoever got it here has shown the API a credential, and its client may have no place for a key.
+        return (self._address(request) if self._has_issued(brought) else self._name_beside(request)), brought
+
+    def identify_for_token(self, request: web.Request, scope: str) -> tuple[str, PassedCredential | None]:
+        """The same for who asks for a token: by a key in any form of credentials, or by a credential of the API's.
+
+        Raises Unauthorized.
+        """
         told = request.headers
-        return self._owner([*passes.keys_in(told.get("Authorization", "")), *keys_in(told)])
+        authorization = told.get("Authorization", "")
+        key = next((name for word in passes.keys_in(authorization) if (name := self._named(word))), None)
+        if key is None and authorization and self._has_issued is not None:
+            is_password = not request.path.rstrip("/").endswith("/oauth")
+            return self._address(request), credential_for_token(authorization, scope, is_password=is_password)
+        if not self.keys:
+            return self._address(request), None
+        return key or self._owner([*keys_in(told), *passes.keys_in(authorization)]), None
+
+    def _is_ours(self, authorization: str) -> bool:
+        """A key, or a pass; without keys any pass will do."""
+        word = word_in(authorization)
+        if not self.keys:
+            return word.startswith(passes.PREFIX)
+        return passes.holder(word, self.keys, time.time()) is not None or self._named(word) is not None
+
+    def _name_beside(self, request: web.Request) -> str:
+        """Who calls with a credential of its own in Authorization: its key, if keys are asked for, is beside it."""
+        beside = [request.headers[name].strip() for name in KEY_HEADERS if name in request.headers]
+        return self._owner(beside) if self.keys else self._address(request)
 
     def is_proxy(self, address: str) -> bool:
         """At this address there is a proxy of ours."""
@@ -59,13 +110,17 @@ class Callers:
         """Whose key is among these."""
         refusal: type[Unauthorized] = Unauthorized
         for word in given:
-            key = as_sent(word)
-            # Found by a digest that nobody else can know, the time of the search tells nothing about the keys.
-            name = self._names.get(self._digest(key))
-            if name is not None and hmac.compare_digest(self.keys[name].encode(), key):
+            if (name := self._named(word)) is not None:
                 return name
             refusal = KeyRefused
         raise refusal
+
+    def _named(self, word: str) -> str | None:
+        """Whose key this is."""
+        key = as_sent(word)
+        # Found by a digest that nobody else can know, the time of the search tells nothing about the keys.
+        name = self._names.get(self._digest(key))
+        return name if name is not None and hmac.compare_digest(self.keys[name].encode(), key) else None
 
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, key=self._secret, digest_size=32).digest()
@@ -107,6 +162,10 @@ def keys_in(headers: Mapping[str, str]) -> list[str]:
     given = [token] if scheme.lower() == "bearer" else []
     given += [headers[name] for name in KEY_HEADERS if name in headers]
     return [word for word in map(str.strip, given) if word]
+
+
+def is_bearer(authorization: str) -> bool:
+    return authorization.strip().lower().startswith("bearer ")
 
 
 def as_sent(text: str) -> bytes:

@@ -38,6 +38,7 @@ import aiohttp
 
 from proxy.errors import BadRequest, CredentialMissing, NotFound, UpstreamError, UpstreamTimeout
 from proxy.forwarding import RawCall, RawHead
+from proxy.passed import PassedCredential
 from proxy.settings import SettingsError
 from proxy.threads import in_thread
 
@@ -113,6 +114,7 @@ class Connector:
     request_api: Callable[[Data], Any]
     get_info: Callable[[], Any]
     home: object
+    opened_by: "Connector | None" = None
 
     @property
     def dialect(self) -> str:
@@ -121,6 +123,8 @@ class Connector:
     @cached_property
     def is_gated(self) -> bool:
         """Whether its calls go out through `proxy.upstream`, which holds each at its pace slot."""
+        if self.opened_by is not None:
+            return self.opened_by.is_gated
         upstream = sys.modules.get("proxy.upstream")
         client: Any = getattr(upstream, "Upstream", None)
         return upstream is not None and any(
@@ -170,10 +174,52 @@ class Connector:
                 async for chunk in chunks:
                     yield chunk
 
+    async def embeddings(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The API's answer to its own body for embeddings. Raises UpstreamError, NotFound."""
+        return await self._asked("request_embeddings", "has no embeddings", data)
+
+    async def models(self) -> dict[str, Any]:
+        """The API's list of models. Raises UpstreamError, NotFound."""
+        return await self._asked("list_models", "names no models")
+
+    async def _asked(self, name: str, lack: str, *args: Any) -> dict[str, Any]:
+        function = getattr(self.home, name, None)
+        if function is None:
+            raise NotFound(f"the connector {self.name} {lack}")
+        await self._pass_gate()
+        with foreign_errors_named(self.name):
+            answer = await _called(function, *args)
+        if not isinstance(answer, dict):
+            raise UpstreamError(None, message=f"the connector {self.name} returned {type(answer).__name__}, not a dict")
+        return answer
+
     async def info(self) -> dict[str, Any]:
         with foreign_errors_named(self.name):
             info = await _called(self.get_info)
         return info if isinstance(info, dict) else {}
+
+    @property
+    def opens_others(self) -> bool:
+        """Whether it can serve accounts of its callers' own credentials."""
+        return hasattr(self.home, "open_connector")
+
+    def opened(self, credential: PassedCredential) -> "Connector":
+        """The connector of another account."""
+        home = self.home.open_connector(credential)  # type: ignore[attr-defined]
+        return Connector(self.name, home.validate_data, home.request_api, home.get_info, home, opened_by=self)
+
+    def owns(self, credential: PassedCredential) -> bool:
+        """Whether it is the very credential that this connector calls with."""
+        owns = getattr(self.home, "owns", None)
+        return owns is not None and bool(owns(credential))
+
+    async def issue_token(self) -> tuple[str, float]:
+        """An access token of the upstream, and the seconds that it lasts. Raises UpstreamError, NotFound."""
+        issue_token = getattr(self.home, "issue_token", None)
+        if issue_token is None:
+            raise NotFound(f"the connector {self.name} issues no tokens")
+        token, life = await issue_token()
+        return str(token), float(life)
 
     async def startup(self) -> None:
         """Raises CredentialMissing or SettingsError as the connector does, ConnectorError for all else."""

@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -23,13 +23,19 @@ from pydantic import SecretStr
 from yarl import URL
 
 from proxy.clock import Clock
-from proxy.errors import CredentialMissing, CredentialRefused, UpstreamError, upstream_message
+from proxy.errors import CredentialMissing, CredentialRefused, NoAccount, PassedRefused, UpstreamError, upstream_message
+from proxy.limits.local import LocalLimits
+from proxy.passed import PassedCredential
 from proxy.settings import Settings, SettingsError
 from proxy.tokens import NoToken, Token, Tokens, read_token
 from proxy.upstream import Upstream, decoded
 
 #: Seconds that a token request may take.
 TOKEN_TIMEOUT: Final = 30.0
+#: Token requests a minute: the API takes 10 a second, from all accounts of one address.
+TOKEN_REQUESTS_RPM: Final = 9 * 60.0
+#: Seconds for which a caller's refused credential is not shown to the API again.
+PASSED_PAUSE: Final = 60.0
 
 MISSING: Final = (
     "GigaChat needs a credential: put GIGACHAT_API_KEY=<your authorization key> into assets/env (or the environment), "
@@ -57,6 +63,9 @@ OAUTH_CODES: Final = {
 PASSING: Final = frozenset({408, 425, 429})
 UNKNOWN_ADDRESS: Final = frozenset({404, 405})
 
+#: Makes the error to raise of the API's refusal of a token request.
+Refused = Callable[[UpstreamError], CredentialRefused]
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -64,13 +73,50 @@ class Credential:
 
     way: str
     tokens: Tokens
+    is_passed: bool = False
 
     def refused(self, error: UpstreamError) -> CredentialRefused:
         """The error to raise when the API refuses what we have and a fresh token did not help."""
-        return CredentialRefused(with_reason(REFUSED[self.way], error.body), status=401, body=error.body)
+        if not self.is_passed:
+            return CredentialRefused(with_reason(REFUSED[self.way], error.body), status=401, body=error.body)
+        refusal = passed_refused(error)
+        refusal.is_of_call = True
+        refusal.answer_headers = error.answer_headers
+        return refusal
 
 
-def credential_of(chosen: Settings, upstream: Upstream, clock: Clock) -> Credential:
+class TokenRequests:
+    """Token requests of all accounts: so many a second that the API takes them, however many accounts there are."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._limits = LocalLimits(rpm=TOKEN_REQUESTS_RPM)
+
+    async def send(self, url: URL, headers: dict[str, str], body: bytes) -> bytes:
+        """The answer to one, when it is its turn. Raises UpstreamError."""
+        permit = await self._limits.acquire()
+        try:
+            await permit.gate()
+            async with asyncio.timeout(TOKEN_TIMEOUT):
+                return await self._upstream.read("POST", url, headers=headers, body=body, is_counted=False)
+        except TimeoutError:
+            raise UpstreamError(None, message=f"no access token was issued within {TOKEN_TIMEOUT:g} s") from None
+        finally:
+            permit.release()
+
+
+def passed_credential(passed: PassedCredential, chosen: Settings, requests: TokenRequests, clock: Clock) -> Credential:
+    """The credential that a caller brought along: no setting of the server's own has a part in it."""
+    if passed.way == "token":
+        return Credential("token", Tokens(None, Token(passed.secret), clock), is_passed=True)
+    if passed.way == "key":
+        ask = partial(token_for_key, chosen, requests, passed.secret, passed.scope, passed_refused)
+    else:
+        ask = partial(token_for_password, chosen, requests, basic_of(passed.user, passed.secret), passed_refused)
+    return Credential(passed.way, Tokens(ask, clock=clock, pause=PASSED_PAUSE), is_passed=True)
+
+
+def credential_of(chosen: Settings, requests: TokenRequests, clock: Clock) -> Credential:
     """The credential that the settings name. Raises CredentialMissing, or SettingsError for half of one."""
     if chosen.gigachat_mtls_auth:
         if chosen.gigachat_cert_file is None:
@@ -81,14 +127,34 @@ def credential_of(chosen: Settings, upstream: Upstream, clock: Clock) -> Credent
     ready = secret("GIGACHAT_ACCESS_TOKEN", chosen.gigachat_access_token)
     token = Token(ready) if ready else None
     if key := secret("GIGACHAT_API_KEY", chosen.gigachat_api_key):
-        return Credential("key", Tokens(partial(token_for_key, chosen, upstream, key), token, clock))
+        ask = partial(token_for_key, chosen, requests, key, chosen.gigachat_scope, refused_key)
+        return Credential("key", Tokens(ask, token, clock))
     if basic := user_and_password(chosen):
-        return Credential("password", Tokens(partial(token_for_password, chosen, upstream, basic), token, clock))
+        ask = partial(token_for_password, chosen, requests, basic, refused_password)
+        return Credential("password", Tokens(ask, token, clock))
     if token is not None:
         return Credential("token", Tokens(None, token, clock))
     if chosen.gigachat_cert_file is not None:
         return Credential("certificate", Tokens(None, NoToken(), clock))
+    if chosen.gpt2giga_pass_token:
+        return Credential("none", Tokens(nobody, clock=clock))
     raise CredentialMissing(MISSING)
+
+
+async def nobody() -> NoReturn:
+    """Where every caller is to bring a credential along."""
+    raise NoAccount
+
+
+def named_by(chosen: Settings) -> list[PassedCredential]:
+    """The credentials that the settings name, in the form in which callers bring theirs."""
+    key = secret("GIGACHAT_API_KEY", chosen.gigachat_api_key)
+    token = secret("GIGACHAT_ACCESS_TOKEN", chosen.gigachat_access_token)
+    user, password = chosen.gigachat_user, chosen.gigachat_password
+    named = [PassedCredential("key", key, scope=chosen.gigachat_scope)] if key else []
+    named += [PassedCredential("token", token)] if token else []
+    named += [PassedCredential("password", password.get_secret_value(), user)] if user and password else []
+    return named
 
 
 def secret(name: str, value: SecretStr | None) -> str:
@@ -104,53 +170,65 @@ def user_and_password(chosen: Settings) -> str:
     user, password = chosen.gigachat_user, chosen.gigachat_password
     if bool(user) != bool(password):
         raise SettingsError("GIGACHAT_USER and GIGACHAT_PASSWORD are of use only together")
-    return b64encode(f"{user}:{password.get_secret_value()}".encode()).decode() if user and password else ""
+    return basic_of(user, password.get_secret_value()) if user and password else ""
 
 
-async def token_for_key(chosen: Settings, upstream: Upstream, key: str) -> Token:
+def basic_of(user: str, password: str) -> str:
+    """What follows `Basic`; what came in a header need not have been UTF-8."""
+    return b64encode(f"{user}:{password}".encode(errors="surrogateescape")).decode()
+
+
+async def token_for_key(chosen: Settings, requests: TokenRequests, key: str, scope: str, refused: Refused) -> Token:
     headers = {
         "Authorization": f"Basic {key}",
         "RqUID": str(uuid4()),
         "Content-Type": "application/x-www-form-urlencoded",
         "Accept": "application/json",
     }
-    form = urlencode({"scope": chosen.gigachat_scope}).encode()
-    return await issued(upstream, URL(chosen.gigachat_auth_url), headers, form, blame_for_key)
+    return await issued(requests, URL(chosen.gigachat_auth_url), headers, urlencode({"scope": scope}).encode(), refused)
 
 
-async def token_for_password(chosen: Settings, upstream: Upstream, basic: str) -> Token:
+async def token_for_password(chosen: Settings, requests: TokenRequests, basic: str, refused: Refused) -> Token:
     headers = {"Authorization": f"Basic {basic}", "Accept": "application/json"}
-    return await issued(upstream, URL(f"{chosen.gigachat_base}/token"), headers, b"", blame_for_password)
+    return await issued(requests, URL(f"{chosen.gigachat_base}/token"), headers, b"", refused)
 
 
-async def issued(
-    upstream: Upstream, url: URL, headers: dict[str, str], body: bytes, blame: Callable[[UpstreamError], str]
-) -> Token:
-    """A new token. Raises CredentialRefused naming the setting to blame, or UpstreamError if it may come later."""
+async def issued(requests: TokenRequests, url: URL, headers: dict[str, str], body: bytes, refused: Refused) -> Token:
+    """A new token. Raises what `refused` makes of a lasting refusal, or UpstreamError if it may come later."""
     try:
-        async with asyncio.timeout(TOKEN_TIMEOUT):
-            answer = await upstream.read("POST", url, headers=headers, body=body, is_counted=False)
-    except TimeoutError:
-        raise UpstreamError(None, message=f"no access token was issued within {TOKEN_TIMEOUT:g} s") from None
+        answer = await requests.send(url, headers, body)
+    except CredentialRefused:
+        raise  # by the proxy on the way out
     except UpstreamError as error:
         status = error.upstream_status or 0
         if not 400 <= status < 500 or status in PASSING:
             raise
-        told = with_reason(f"no access token is issued ({status}): check {blame(error)}", error.body)
-        raise CredentialRefused(told, status=status, body=error.body) from error
+        raise refused(error) from error
     return read_token(decoded(answer))
 
 
-def blame_for_key(error: UpstreamError) -> str:
+def refused_key(error: UpstreamError) -> CredentialRefused:
+    """Names the setting to blame."""
     if error.upstream_status in UNKNOWN_ADDRESS:
-        return "GIGACHAT_AUTH_URL"
-    return OAUTH_CODES.get(oauth_code(error.body), "GIGACHAT_API_KEY and GIGACHAT_SCOPE")
+        return no_token(error, "GIGACHAT_AUTH_URL")
+    return no_token(error, OAUTH_CODES.get(oauth_code(error.body), "GIGACHAT_API_KEY and GIGACHAT_SCOPE"))
 
 
-def blame_for_password(error: UpstreamError) -> str:
+def refused_password(error: UpstreamError) -> CredentialRefused:
     if error.upstream_status in UNKNOWN_ADDRESS:
-        return "GIGACHAT_BASE_URL: not every address of the API takes a user and a password"
-    return "GIGACHAT_USER and GIGACHAT_PASSWORD"
+        return no_token(error, "GIGACHAT_BASE_URL: not every address of the API takes a user and a password")
+    return no_token(error, "GIGACHAT_USER and GIGACHAT_PASSWORD")
+
+
+def no_token(error: UpstreamError, blamed: str) -> CredentialRefused:
+    status = error.upstream_status or 0
+    told = with_reason(f"no access token is issued ({status}): check {blamed}", error.body)
+    return CredentialRefused(told, status=status, body=error.body)
+
+
+def passed_refused(error: UpstreamError) -> PassedRefused:
+    told = with_reason("the API refuses the credential that came in Authorization", error.body)
+    return PassedRefused(told, status=error.upstream_status or 401, body=error.body)
 
 
 def oauth_code(body: bytes) -> int:

@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext, suppress
-from typing import cast
+from typing import TypeVar, cast
 
 import orjson
 from aiohttp import HttpVersion11, web
@@ -22,10 +22,10 @@ from proxy import sse
 from proxy.connector import Chunk
 from proxy.dialects import Dialect
 from proxy.entry import NOTE
-from proxy.errors import ProxyError, UpstreamError
+from proxy.errors import PassedRefused, ProxyError, UpstreamError, upstream_message
 from proxy.forwarding import Headers, RawHead
 from proxy.heartbeat import Heartbeat, takes_102
-from proxy.lanes import Enrolled, Line
+from proxy.line import Enrolled, Line
 from proxy.settings import Settings
 
 log = logging.getLogger("proxy.delivery")
@@ -35,6 +35,8 @@ SERVER = "gigachat-proxy"
 JSON_TYPE = "application/json; charset=utf-8"
 UNBUFFERED = {"X-Accel-Buffering": "no"}  # nginx would hold the chunks back
 EVENT_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **UNBUFFERED}
+
+T = TypeVar("T")
 
 NOTHING = nullcontext()
 
@@ -50,23 +52,21 @@ class Delivery:
         self._heartbeat = heartbeat
         self._explain = explain
 
-    def plain(self, dialect: Dialect, request: web.Request, answer: Chunk) -> web.Response:
-        """One whole answer."""
-        note_model(request, answer)
-        return web.Response(body=dialect.answer(answer), headers=headers(request, {"Content-Type": JSON_TYPE}))
+    def plain(self, request: web.Request, body: bytes) -> web.Response:
+        """One whole answer, in JSON."""
+        return web.Response(body=body, headers=headers(request, {"Content-Type": JSON_TYPE}))
 
-    async def stream(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
-        """The answer's chunks as events."""
-        line, enrolled = in_line(request)
+    async def stream(
+        self, dialect: Dialect, request: web.Request, events: AsyncGenerator[bytes, None]
+    ) -> web.StreamResponse:
+        """An answer in events, each as it goes on the wire."""
         response = web.StreamResponse()
-        async with aclosing(line.run(enrolled)) as chunks, self._unbroken(dialect, request, response):
-            chunk = await self._first_chunk(request, response, chunks)
+        async with aclosing(events), self._unbroken(dialect, request, response):
+            event = await self._first(request, response, events)
             await begin(request, response, headers(request, EVENT_HEADERS))
-            note_model(request, chunk)
-            while chunk is not None:
-                await self._write(request, response, dialect.event(chunk))
-                chunk = await anext(chunks, None)
-            await self._write(request, response, dialect.end)
+            while event is not None:
+                await self._write(request, response, event)
+                event = await anext(events, None)
         return response
 
     async def raw(self, dialect: Dialect, request: web.Request, is_stream: bool) -> web.StreamResponse:
@@ -84,10 +84,10 @@ class Delivery:
                     body=error.body,
                     headers=raw_headers(request, error.answer_headers),
                 )
-            if head.is_whole:
-                return web.Response(
-                    status=head.status, body=await rest(chunks), headers=raw_headers(request, head.headers)
-                )
+            passage = request[NOTE].passage
+            if head.is_whole or passage.is_whole:
+                body = passage.told(head.status, await rest(chunks))
+                return web.Response(status=head.status, body=body, headers=raw_headers(request, head.headers))
             response.set_status(head.status)
             told = raw_headers(request, head.headers)
             if told.get("Content-Type", "").startswith("text/event-stream"):
@@ -96,6 +96,19 @@ class Delivery:
             async for piece in chunks:
                 await self._write(request, response, cast(bytes, piece))
         return response
+
+    def again(self, request: web.Request, answer: web.Response) -> web.Response:
+        """An answer that somebody else got before."""
+        told = headers(request, {"Content-Type": answer.headers["Content-Type"]})
+        return web.Response(status=answer.status, body=answer.body, headers=told)
+
+    def refused_token(self, request: web.Request, refusal: PassedRefused) -> web.Response:
+        """What the API said of a credential that was shown to it for a token; in its own words, if it has said any."""
+        if not upstream_message(refusal.body):
+            raise refusal
+        request[NOTE].failed(refusal)
+        status = refusal.upstream_status or refusal.status
+        return web.Response(status=status, body=refusal.body, headers=headers(request, {"Content-Type": JSON_TYPE}))
 
     async def _head(
         self,
@@ -106,7 +119,7 @@ class Delivery:
     ) -> RawHead:
         """The head of a raw answer. Raises UpstreamError if it is no 200 and a 200 is out already."""
         if is_stream:
-            head = cast(RawHead, await self._first_chunk(request, response, chunks))
+            head = cast(RawHead, await self._first(request, response, chunks))
         else:
             with self.beating(request):
                 head = cast(RawHead, await anext(chunks))
@@ -114,9 +127,9 @@ class Delivery:
             raise UpstreamError(head.status)
         return head
 
-    async def _first_chunk(
-        self, request: web.Request, response: web.StreamResponse, chunks: AsyncGenerator[Chunk, None]
-    ) -> Chunk | None:
+    async def _first(
+        self, request: web.Request, response: web.StreamResponse, chunks: AsyncGenerator[T, None]
+    ) -> T | None:
         """Wait for it, keeping the client alive: by 102s, or by an early 200 and comments."""
         if self._takes_102(request):
             with self.beating(request):

@@ -3,11 +3,16 @@
 import time
 from dataclasses import dataclass, field
 
+import orjson
 from aiohttp import web
 
+from proxy.belongings import NOTHING, Passage
+from proxy.connector import Chunk
 from proxy.errors import ProxyError
-from proxy.lanes import Enrolled, Lane
+from proxy.lanes import Lane
 from proxy.limits import Usage
+from proxy.line import Enrolled
+from proxy.passed import PassedCredential
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,10 @@ class Entry:
 
 @dataclass(slots=True)
 class Note:
-    """A request under way. `keeps_bodies` says whether `asked` and `heard`, what it was answered, are collected."""
+    """A request under way. `credential` is what its caller brought along, `upstream` the name of the lane it asks for.
+
+    `keeps_bodies` says whether `asked` and `heard`, what it was answered, are collected.
+    """
 
     id: str
     dialect: str
@@ -48,6 +56,8 @@ class Note:
     at: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
     caller: str = ""
+    credential: PassedCredential | None = None
+    upstream: str = ""
     operation: str = ""
     model: str = ""
     lane: Lane | None = None
@@ -57,11 +67,18 @@ class Note:
     has_left: bool = False
     asked: bytes | None = None
     heard: list[bytes] | None = None
+    passage: Passage = NOTHING
 
     def failed(self, failure: ProxyError) -> None:
         self.status, self.error = failure.status, failure.code
 
+    def made(self, answer: Chunk) -> None:
+        """The upstream gave this answer, or this chunk of it, which is told in other words."""
+        if self.passage is not NOTHING:
+            self.passage.hear(answer if isinstance(answer, bytes) else orjson.dumps(answer))
+
     def hear(self, data: bytes) -> None:
+        self.passage.hear(data)
         if self.keeps_bodies:
             self.heard = [*(self.heard or ()), data]
 

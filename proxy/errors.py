@@ -74,6 +74,24 @@ class PassExpired(KeyRefused):
     code = "pass_expired"
 
 
+class PassedMalformed(Unauthorized):
+    """A credential in Authorization begins with giga-cred-, giga-auth- or giga-user-, and cannot be right."""
+
+    code = "passed_malformed"
+
+
+class PassingOff(Unauthorized):
+    """This proxy takes no credentials of its callers' own: its operator would set GPT2GIGA_PASS_TOKEN=true."""
+
+    code = "passing_off"
+
+
+class NoAccount(Unauthorized):
+    """This proxy has no account of its own: bring a credential, as "Authorization: Bearer giga-cred-<key>"."""
+
+    code = "no_account"
+
+
 class Forbidden(ProxyError):
     """A browser asks for a page that may not call this service."""
 
@@ -114,6 +132,20 @@ class BodyTooLarge(ProxyError):
     code = "body_too_large"
 
 
+class AttachmentTooLarge(BadRequest):
+    """A picture or a file of the request is larger than the API takes."""
+
+    status = 413
+    code = "attachment_too_large"
+
+
+class UnsupportedMedia(BadRequest):
+    """A picture or a file of the request is of a type that the API does not take."""
+
+    status = 415
+    code = "unsupported_media"
+
+
 class LineFull(ProxyError):
     """The waiting line is full; a place is kept for whoever comes back after Retry-After."""
 
@@ -140,6 +172,34 @@ class Stopping(ProxyError):
 
     status = 503
     code = "stopping"
+
+
+class LanesFull(ProxyError):
+    """As many accounts as LANES_MAX allows are busy; try again shortly."""
+
+    status = 503
+    code = "lanes_full"
+
+
+class KeyReused(ProxyError):
+    """This Idempotency-Key came with another request before: send a new key with a new request."""
+
+    status = 409
+    code = "idempotency_key_reused"
+
+
+class JobsFull(ProxyError):
+    """The store of jobs has no room: delete jobs and files that are over, or let its operator make room."""
+
+    status = 507
+    code = "jobs_full"
+
+
+class JobsUnavailable(ProxyError):
+    """The store of jobs cannot be used now; what it has accepted is kept. Try again shortly."""
+
+    status = 503
+    code = "jobs_unavailable"
 
 
 class CredentialMissing(Exception):
@@ -224,6 +284,25 @@ class CredentialRefused(UpstreamError):
     @property
     def is_retryable(self) -> bool:
         return False
+
+
+class PassedRefused(CredentialRefused):
+    """The API refuses the credential that the request brought along: its caller has to act."""
+
+    code = "passed_refused"
+
+    def __init__(self, message: str = "", *, status: int = 401, body: bytes | str = b"") -> None:
+        super().__init__(message or str(self.__doc__), status=status, body=body)
+        #: Whether these are the API's own words about the call, not about a token request before it.
+        self.is_of_call = False
+
+    @property
+    def status(self) -> int:  # type: ignore[override]
+        return 401
+
+    @property
+    def is_as_told(self) -> bool:
+        return self.is_of_call
 
 
 class UpstreamTimeout(UpstreamError):

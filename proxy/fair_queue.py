@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from proxy.lanes import Priority
+from proxy.line import Priority
 from proxy.order import FairOrder, Waiting
 
 #: While both kinds wait, so many live requests go for one batch request.

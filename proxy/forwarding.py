@@ -15,7 +15,7 @@ from proxy.errors import BadRequest
 Headers = tuple[tuple[str, str], ...]
 
 #: What of the caller's headers reaches the API; besides these only its `X-` headers do.
-TO_THE_API = frozenset({"accept", "accept-language", "content-type", "content-encoding", "user-agent"})
+TO_THE_API = frozenset({"accept", "accept-language", "content-type", "user-agent", "openai-beta"})
 #: What of the API's headers comes back; besides these only its `X-` headers do.
 TO_THE_CALLER = frozenset(
     {"content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "etag"}

@@ -25,8 +25,6 @@ log = logging.getLogger("proxy.guard")
 
 #: What an id of the caller's own must look like to be echoed and passed on.
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-#: What the dialect of the connector itself is called, which has no name of its own.
-NATIVE = "native"
 
 Listener = Callable[[Entry], None]
 
@@ -58,7 +56,7 @@ class Guard:
     def middleware(self) -> Middleware:
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             dialect = self._dialect_for(request)
-            note = request[NOTE] = Note(id_of(request), dialect.name or NATIVE, self._keeps_bodies)
+            note = request[NOTE] = Note(id_of(request), dialect.name, self._keeps_bodies)
             task = asyncio.current_task()
             if self._listeners and task is not None:
                 # The server runs each request in a task of its own, which ends with the answer's last byte.

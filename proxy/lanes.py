@@ -1,26 +1,35 @@
-"""A lane: one upstream with its accounts, their limits and the line that waits for them."""
+"""Lanes: an upstream's account with its limits and its line, and which of them serves whom.
 
-import math
-from collections.abc import AsyncGenerator, Callable, Mapping
+Rule 1: limits belong to the account, so whoever brings a credential along gets that credential's lane and no other.
+Rule 2: a refused credential is told so to whoever brought it; nothing of the server's own takes its place.
+Rule 3: a lane in use is never dropped; what is kept of a dropped one is when it may send again.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from types import MappingProxyType
 
-from proxy.connector import Chunk, Connector
-from proxy.estimate import Lanewide
-from proxy.limits import Limits, Usage
+from proxy.clock import Clock
+from proxy.connector import Connector
+from proxy.errors import LanesFull, NotFound, PassedRefused, Stopping
+from proxy.expiring import Expiring
+from proxy.limits import Limits
+from proxy.line import Line
+from proxy.passed import PassedCredential
 
-#: Makes one attempt at an upstream: a coroutine for `Line.answer`, an async iterator of chunks for `Line.run`.
-Call = Callable[[Connector], Any]
+log = logging.getLogger("proxy.lanes")
 
-
-class Priority(Enum):
-    """The share of the line that a request's flow has. BATCH goes when no live request waits."""
-
-    HIGH = 4.0
-    NORMAL = 2.0
-    LOW = 1.0
-    BATCH = 0.5
+#: Seconds for which a refused credential is not shown to the API again.
+REFUSAL_AGE = 60.0
+#: How many refused credentials, and how many tokens that were given out, are remembered.
+MEMORY = 4096
+#: Seconds after which whoever found all lanes busy may try again.
+SHORTLY = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,98 +40,6 @@ class Account:
     limits: Limits
 
 
-class LaneState(NamedTuple):
-    """A look at a lane, for `GET /` and the RateLimit headers. Times are seconds."""
-
-    limits: Lanewide
-    waiting: int
-    size: int
-    eta: float
-    mean_latency: float | None
-    is_stopping: bool
-
-    def rate_limit_headers(self) -> dict[str, str]:
-        """RateLimit and RateLimit-Policy (IETF draft): what the lane allows, and what of it is free for newcomers.
-
-        For the pace, `r` is how many more requests would be sent within the next minute; `t` is always the seconds
-        until a newcomer's is.
-        """
-        limits, places = self.limits, self.size - self.waiting
-        if limits.rpm is not None:
-            policy = f'"pace";q={max(1, int(limits.rpm))};w={max(60, round(60 / limits.rpm))}'
-            free = int((60 - limits.next_send) / limits.interval) - self.waiting
-        elif limits.allowed is not None:
-            policy = f'"in-flight";q={limits.concurrency};qu="concurrent-requests"'
-            free = limits.allowed - limits.in_flight - self.waiting
-        else:
-            policy = f'"line";q={self.size};qu="concurrent-requests"'
-            free = places
-        name = policy.partition(";")[0]
-        return {
-            "RateLimit-Policy": policy,
-            "RateLimit": f"{name};r={max(0, min(free, places))};t={math.ceil(self.eta)}",
-        }
-
-    def info(self, name: str) -> dict[str, Any]:
-        """For people: the limits as set, what holds just now, and who waits. Times in seconds."""
-        limits = self.limits
-        return {
-            "name": name,
-            "requests-a-minute": limits.rpm,
-            "requests-in-flight-limit": limits.concurrency,
-            "requests-in-flight-limit-now": limits.allowed,
-            "in-flight": limits.in_flight,
-            "waiting": self.waiting,
-            "waiting-limit": self.size,
-            "eta": round(self.eta, 3),
-            "paused": round(limits.paused, 3),
-            "mean-latency": None if self.mean_latency is None else round(self.mean_latency, 3),
-            "stopping": self.is_stopping,
-        }
-
-
-class Enrolled(Protocol):
-    """A request in a line, as far as the edge knows it."""
-
-    id: str
-    position: int
-    waited: float
-    attempts: int
-    usage: Usage | None
-    noted: Mapping[str, str]
-
-
-class Line(Protocol):
-    """What the edge needs of a lane's line; `proxy_request.ProxyQueue` is the one there is."""
-
-    def enrol(
-        self,
-        call: Call,
-        *,
-        id: str = "",
-        patience: float = 600.0,
-        caller: str = "",
-        client: str = "",
-        priority: Priority = Priority.NORMAL,
-        passed_on: Mapping[str, str] | None = None,
-    ) -> Enrolled:
-        """A request for `run`; it does not wait in line before that."""
-
-    async def answer(self, request: Any) -> Chunk:
-        """Its way through the line: the whole answer of a plain call. Raises ProxyError."""
-
-    def run(self, request: Any) -> AsyncGenerator[Chunk, None]:
-        """The same for a stream: the answer's chunks."""
-
-    def place(self, request: Any) -> int:
-        """Its position now, from 1, at most a second old; 0 if it does not wait."""
-
-    def eta(self, ahead: int) -> float:
-        """Seconds until a request with `ahead` others before it is sent."""
-
-    def state(self) -> LaneState: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Lane:
     """Everything that serves one upstream. `name` is what people and metrics call it."""
@@ -130,3 +47,148 @@ class Lane:
     name: str
     connector: Connector
     line: Line
+
+    async def close(self) -> None:
+        """Answer who is still there, end its dispatchers, let its connector go."""
+        await self.line.close()
+        await self.connector.shutdown()
+
+
+#: Makes the lane of a credential, of this name, that sends nothing for so many seconds and says when the API refuses
+#: it. Given by `app.py`.
+OpenLane = Callable[[PassedCredential, str, float, Callable[[], None]], Lane]
+
+
+class Lanes:
+    """All lanes of the service.
+
+    Args:
+        main: the server's own account.
+        others: lanes of other upstreams, by the name under which callers ask for them.
+        open_lane: makes the lane of a credential that a caller brought along.
+        most: how many of those there are at once.
+    """
+
+    def __init__(
+        self,
+        main: Lane,
+        open_lane: OpenLane,
+        *,
+        others: Mapping[str, Lane] = MappingProxyType({}),
+        most: int = 256,
+        clock: Clock | None = None,
+    ) -> None:
+        self.main = main
+        self.others = others
+        self._open_lane = open_lane
+        self._most = most
+        self._clock = clock or Clock()
+        self._salt = secrets.token_bytes(32)
+        #: The longest unused ones first.
+        self._passed: OrderedDict[PassedCredential, Lane] = OrderedDict()
+        #: Until when a credential is not shown again, an account does not send, a token stands for its credential.
+        self._refused: Expiring[PassedCredential, None] = Expiring(self._clock, most=MEMORY)
+        self._resting: Expiring[PassedCredential, None] = Expiring(self._clock, most=MEMORY)
+        self._issued: Expiring[str, PassedCredential] = Expiring(self._clock, most=MEMORY)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Lanes {len(self._passed)}/{self._most} passed, {self.main.line!r}>"
+
+    # -- which lane serves whom
+
+    def of(self, credential: PassedCredential | None) -> Lane:
+        """The lane of a credential; the server's own if there is none, or if it is the server's own.
+
+        Raises PassedRefused for one that was refused of late, LanesFull, Stopping.
+        """
+        if credential is None:
+            return self.main
+        credential = self._issued.get(self._digest(credential)) or credential
+        if self.main.connector.owns(credential):
+            return self.main
+        self.check(credential)
+        lane = self._passed.get(credential) or self._opened(credential)
+        self._passed.move_to_end(credential)
+        return lane
+
+    def named(self, name: str) -> Lane:
+        """The lane that goes by this name. Raises NotFound."""
+        if name not in self.others:
+            raise NotFound(f'no upstream called "{name}" is configured here')
+        return self.others[name]
+
+    def check(self, credential: PassedCredential | None) -> None:
+        """Raises PassedRefused if the API refused this credential of late."""
+        if credential is not None and self._refused.left(credential):
+            raise PassedRefused("the API refused this credential less than a minute ago")
+
+    def refuse(self, credential: PassedCredential) -> None:
+        """The API refused it: for a while it is not shown again."""
+        self._refused.put(credential, None, REFUSAL_AGE)
+
+    async def issue_token(self, credential: PassedCredential) -> tuple[str, float]:
+        """An access token of the API for a credential, and the seconds that it lasts. Raises UpstreamError.
+
+        Whoever comes back with the token is served by the credential's lane.
+        """
+        try:
+            token, life = await self.of(credential).connector.issue_token()
+        except PassedRefused:
+            self.refuse(credential)
+            raise
+        self._issued.put(self._digest(PassedCredential("token", token)), credential, life)
+        return token, life
+
+    def has_issued(self, token: PassedCredential) -> bool:
+        """Whether this is a token that `issue_token` gave out, not over yet."""
+        return self._issued.left(self._digest(token)) > 0
+
+    def _digest(self, credential: PassedCredential) -> str:
+        return credential.fingerprint(self._salt)
+
+    def _opened(self, credential: PassedCredential) -> Lane:
+        if self._is_stopping:
+            raise Stopping(retry_after=1)
+        if len(self._passed) >= self._most:
+            self._drop_longest_idle()
+        name, rest = f"passed-{self._digest(credential)[:8]}", self._resting.left(credential)
+        lane = self._open_lane(credential, name, rest, partial(self.refuse, credential))
+        self._passed[credential] = lane
+        log.info("lane %s opened, %d of %d", lane.name, len(self._passed), self._most)
+        return lane
+
+    def _drop_longest_idle(self) -> None:
+        idle = next((item for item in self._passed.items() if item[1].line.is_idle), None)
+        if idle is None:
+            raise LanesFull(retry_after=SHORTLY)
+        credential, lane = idle
+        del self._passed[credential]
+        limits = lane.line.state().limits
+        self._resting.put(credential, None, max(limits.next_send, limits.paused))
+        closing = asyncio.create_task(lane.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    # -- start and stop
+
+    def all(self) -> list[Lane]:
+        """The main one first, each once."""
+        return list(dict.fromkeys([self.main, *self.others.values(), *self._passed.values()]))
+
+    async def drain(self, timeout: float) -> None:
+        """Refuse new work everywhere, go on for `timeout` seconds, then answer the rest."""
+        self._is_stopping = True
+        await asyncio.gather(*(lane.line.drain(timeout) for lane in self.all()))
+
+    def interrupt_all(self) -> None:
+        """Answer everybody present, at once."""
+        for lane in self.all():
+            lane.line.interrupt_all()
+
+    async def close(self) -> None:
+        """Close what callers' credentials opened; the other lanes are their maker's."""
+        self._is_stopping = True
+        await asyncio.gather(*(lane.close() for lane in self._passed.values()), *self._closing, return_exceptions=True)
+        self._passed.clear()

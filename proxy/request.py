@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from proxy.clock import Timer
 from proxy.errors import DeadlineExpired, ProxyError
-from proxy.lanes import Account, Call, Priority
+from proxy.lanes import Account
 from proxy.limits import Permit, Usage
+from proxy.line import Call, Priority
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -1,54 +1,111 @@
 """The table: path -> dialect and operation. Whoever wants to know what the service answers reads this."""
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.dialects import Dialect
 from proxy.dialects.gigachat import GigaChat, TokenRequest
+from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
+from proxy.dialects.openai import OpenAI
 from proxy.errors import NotFound
+from proxy.openai_edge import OpenAIEdge
 from proxy.serving import Edge
 
 GIGACHAT = GigaChat()
 OAUTH = TokenRequest()
-#: How GigaChat's SDK names itself.
-SDK = "GigaChat-python-lib"
+OPENAI = OpenAI()
+#: How GigaChat's SDKs name themselves. Java's makes /v2 of a base address that ends in /api/v1.
+SDK = re.compile("GigaChat-(python|java|js)-lib")
 OAUTH_PATH = "/api/v2/oauth"
+#: Where a failure is told as OpenAI's clients read it.
+OPENAI_PATH = re.compile(r"/(.+/)?v1(/|$)|/(chat|embeddings|models|model|files)(/|$)")
 #: Where the API's own paths begin, for everybody and for the SDK, whose users know the API's base address to end so.
 API = "/api/{version:v[12]}"
 SDK_API = "/{version:v[12]}"
 
 
-def routes(edge: Edge, native: Native) -> list[web.RouteDef]:
-    """A trailing slash is no other path."""
-    table: list[tuple[str, str, Handler]] = [
-        ("POST", "/", partial(edge.chat, native)),
-        ("GET", "/", partial(edge.info, native)),
-        ("GET", "/health", partial(edge.health, native)),
-        ("POST", OAUTH_PATH, partial(edge.token, GIGACHAT)),
-        ("POST", "/api/v1/token", partial(edge.token, GIGACHAT)),
-        ("POST", "/v1/token", partial(sdk_only, partial(edge.token, GIGACHAT))),
-        ("*", API + "/{path:.+}", partial(edge.forward, GIGACHAT)),
-        ("*", SDK_API + "/{path:.+}", partial(sdk_only, partial(edge.forward, GIGACHAT))),
-    ]
-    return [
-        web.route(method, spelling, serve)
-        for method, path, serve in table
-        for spelling in sorted({path, path.rstrip("/") + "/"} if "{path" not in path else {path})
-    ]
+#: Method, path and what serves it.
+Row = tuple[str, str, Handler]
 
 
-def dialect_for(native: Native, request: web.Request) -> Dialect:
-    """In which dialect a failure of this request is told."""
-    if request.path.startswith("/api/") or (request.path.startswith(("/v1/", "/v2/")) and is_sdk(request)):
-        return OAUTH if request.path.rstrip("/") == OAUTH_PATH else GIGACHAT
-    return native
+@dataclass(frozen=True)
+class Table:
+    """The dialects that take something from the settings, and where everything is."""
+
+    native: Native
+    language_model_chat: LanguageModelChat
+
+    def routes(self, edge: Edge, openai: OpenAIEdge) -> list[web.RouteDef]:
+        """A trailing slash is no other path."""
+        forward = partial(edge.forward, GIGACHAT)
+        table: list[Row] = [
+            ("POST", "/", partial(edge.chat, self.native)),
+            ("GET", "/", partial(edge.info, self.native)),
+            ("GET", "/health", partial(edge.health, self.native)),
+            ("POST", "/gigachat", partial(edge.chat, self.language_model_chat)),
+            ("POST", "/chatgpt", partial(edge.chat, self.language_model_chat, upstream="chatgpt")),
+            ("POST", OAUTH_PATH, partial(edge.token, GIGACHAT)),
+            ("POST", "/api/v1/token", partial(edge.token, GIGACHAT)),
+            ("POST", "/v1/token", partial(sdk_only, partial(edge.token, GIGACHAT))),
+            ("*", API + "/{path:.+}", forward),
+            *((method, path, partial(unless_sdk, forward, serve)) for method, path, serve in openai_paths(openai)),
+            ("*", SDK_API + "/{path:.+}", partial(sdk_only, forward)),
+        ]
+        return [
+            web.route(method, spelling, serve)
+            for method, path, serve in table
+            for spelling in sorted({path, path.rstrip("/") + "/"} if "{path" not in path else {path})
+        ]
+
+    def dialect_for(self, request: web.Request) -> Dialect:
+        """In which dialect a failure of this request is told."""
+        path = request.path
+        if path.startswith("/api/") or (path.startswith(("/v1/", "/v2/")) and is_sdk(request)):
+            return OAUTH if path.rstrip("/") == OAUTH_PATH else GIGACHAT
+        if path.rstrip("/") in ("/gigachat", "/chatgpt"):
+            return self.language_model_chat
+        return OPENAI if OPENAI_PATH.match(path) else self.native
+
+
+def openai_paths(openai: OpenAIEdge) -> Iterator[Row]:
+    """OpenAI's paths: under /v1, at the root, and under whatever a caller's base address has before /v1."""
+    table: list[Row] = [
+        ("POST", "/chat/completions", openai.chat),
+        ("POST", "/embeddings", openai.embeddings),
+        ("GET", "/models", openai.models),
+        ("GET", "/models/{id:.+?}", openai.model),
+        ("GET", "/model/info", openai.model_info),
+        ("POST", "/files", openai.upload),
+        ("GET", "/files", openai.files),
+        ("GET", "/files/{id}", openai.file),
+        ("DELETE", "/files/{id}", openai.delete),
+        ("GET", "/files/{id}/content", openai.content),
+    ]
+    for prefix in ("/v1", "", "/{prefix:.+}/v1"):
+        for path, rows in groupby(table, lambda row: row[1]):
+            methods = {method: serve for method, _, serve in rows}
+            yield from ((method, prefix + path, serve) for method, serve in methods.items())
+            yield "*", prefix + path, partial(wrong_method, frozenset(methods))
 
 
 def is_sdk(request: web.Request) -> bool:
-    return SDK in request.headers.get("User-Agent", "")
+    return SDK.search(request.headers.get("User-Agent", "")) is not None
+
+
+async def unless_sdk(forward: Handler, serve: Handler, request: web.Request) -> web.StreamResponse:
+    """GigaChat's SDK means GigaChat's paths by the same names."""
+    return await (forward if is_sdk(request) else serve)(request)
+
+
+async def wrong_method(allowed: frozenset[str], request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMethodNotAllowed(request.method, allowed)
 
 
 async def sdk_only(serve: Handler, request: web.Request) -> web.StreamResponse:

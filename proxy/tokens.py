@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from proxy.clock import Clock
 from proxy.errors import CredentialRefused, UpstreamError
@@ -74,16 +75,22 @@ class Tokens:
     Args:
         ask: gets a new token. None: there is only the one that was given.
         token: a token to begin with.
+        pause: seconds after a refusal in which nobody asks again.
     """
 
     def __init__(
-        self, ask: Callable[[], Awaitable[Token]] | None, token: Token | None = None, clock: Clock | None = None
+        self,
+        ask: Callable[[], Awaitable[Token]] | None,
+        token: Token | None = None,
+        clock: Clock | None = None,
+        *,
+        pause: float = PAUSE,
     ) -> None:
         if ask is None and token is None:
             raise ValueError("either a token or a way to get one is needed")
         self._ask = ask
         self._clock = clock or Clock()
-        self._renewal = Once(self._renew, clock=self._clock, memory=_pause_after)
+        self._renewal = Once(self._renew, clock=self._clock, memory=partial(_pause_after, pause))
         self._token = token
         self._ends = self._renew_at = float("inf")
 
@@ -92,6 +99,13 @@ class Tokens:
             return "<Tokens: none>"
         left = self._ends - self._clock.now()
         return "<Tokens: lasting>" if left == float("inf") else f"<Tokens: valid for {left:.0f} s>"
+
+    async def fresh(self) -> tuple[Token, float]:
+        """A token to give away, and the seconds that it lasts: it is not about to be renewed. Raises as `get`."""
+        token, now = self._token, self._clock.now()
+        if token is None or (now >= self._renew_at and self._ask is not None):
+            token = await self._renewal()
+        return token, self._ends - self._clock.now()
 
     async def get(self) -> Token:
         """A valid token. Raises CredentialRefused, or UpstreamError if it cannot be got just now."""
@@ -129,6 +143,6 @@ class Tokens:
         return token
 
 
-def _pause_after(error: BaseException | None) -> float:
+def _pause_after(pause: float, error: BaseException | None) -> float:
     """A wrong credential stays wrong: the API's ten token requests a second are not spent on it."""
-    return PAUSE if isinstance(error, CredentialRefused) else 0.0
+    return pause if isinstance(error, CredentialRefused) else 0.0

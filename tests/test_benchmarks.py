@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks import pacing, startup, throughput, waiting
+from benchmarks import pacing, sdk, startup, throughput, waiting
 from benchmarks.report import Report, Size
 
 #: What each promises to tell: the measures it is judged by, and the rows of its tables.
@@ -20,6 +20,15 @@ TOLD = {
     ),
     waiting.run: (["KB a waiting request", "MB with 100 waiting", "MB idle"], [["bare aiohttp", "ours"]]),
     startup.run: (["seconds to the first answer"], None),
+    sdk.run: (
+        [
+            "added p50 a call",
+            "p50 a call, through / straight",
+            "added to the first chunk",
+            "added to each further chunk",
+        ],
+        [["SDK straight at the API", "SDK through the proxy", "added"]],
+    ),
 }
 
 

@@ -436,6 +436,7 @@ async def test_the_examples_run(start_proxy: StartProxy) -> None:
         "2 + 3 = 5",
         "4 + 5 = 9",
         "1 * 1 = 1; 2 * 2 = 4; 3 * 3 = 9; 4 * 4 = 16; 5 * 5 = 25",
+        "7 + 8 = 15",
     ]
 
 

@@ -154,26 +154,31 @@ async def test_a_stream_that_breaks_is_no_whole_answer_to_the_sdk(start_proxy: S
 
 
 @pytest.mark.parametrize(
-    ("path", "agent", "is_gigachat"),
+    ("path", "agent", "dialect"),
     [
-        ("/api/v3/nothing", "test", True),
-        ("/v1/", "GigaChat-python-lib", True),
-        ("/v1/chat/completions", "test", False),
-        ("/nothing", "GigaChat-python-lib", False),
+        ("/api/v3/nothing", "test", "gigachat"),
+        ("/v1/", "GigaChat-python-lib", "gigachat"),
+        ("/v1/nothing", "test", "openai"),
+        ("/chat/nothing", "test", "openai"),
+        ("/nothing", "GigaChat-python-lib", "native"),
     ],
 )
 async def test_a_wrong_path_is_told_in_the_callers_dialect(
-    start_proxy: StartProxy, path: str, agent: str, is_gigachat: bool
+    start_proxy: StartProxy, path: str, agent: str, dialect: str
 ) -> None:
     """It goes by the path; under /v1 by who asks, too."""
     proxy = await start_proxy()
     async with proxy.http.post(proxy.url + path, headers={"User-Agent": agent}) as response:
         assert response.status == 404
         told = f"there is nothing at {path}"
-        expected = (
-            {"status": 404, "message": told} if is_gigachat else {"app": "gigachat-proxy", "status": told, "data": {}}
-        )
-        assert await response.json() == expected
+        expected: dict[str, Any] = {
+            "gigachat": {"status": 404, "message": told},
+            "openai": {
+                "error": {"message": told, "type": "invalid_request_error", "param": None, "code": "not_found"}
+            },
+            "native": {"app": "gigachat-proxy", "status": told, "data": {}},
+        }
+        assert await response.json() == expected[dialect]
 
 
 async def test_what_the_api_says_to_a_wrong_body_or_path_comes_back_as_it_is(start_proxy: StartProxy) -> None:

@@ -6,8 +6,8 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from documents import Block, blocks_of, rows_of, sandbox
 
 import app
 import proxy_request
-from proxy import credentials, errors, passes, promises, serving, settings, tokens, upstream
+from proxy import attachments, credentials, errors, fetching, info, lanes, passes, promises, settings, tokens, upstream
 from proxy.limits import local
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,33 +33,6 @@ CYRILLIC = re.compile("[а-яё]")
 # -- reading
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, its text, and the second-level heading over it."""
-
-    language: str
-    text: str
-    section: str
-
-
-def blocks_of(file: Path) -> list[Block]:
-    section, language = "", None
-    blocks: list[Block] = []
-    lines: list[str] = []
-    for line in file.read_text().splitlines():
-        if line.startswith("```") and language is None:
-            language, lines = line[3:], []
-        elif line == "```" and language is not None:
-            blocks.append(Block(language, "\n".join(lines), section))
-            language = None
-        elif language is not None:
-            lines.append(line)
-        elif line.startswith("## "):
-            section = line[3:]
-    assert language is None, f"{file.name}: a block is not closed"
-    return blocks
-
-
 def prose_of(file: Path) -> str:
     return re.sub(r"^```.*?^```$", "", file.read_text(), flags=re.S | re.M)
 
@@ -70,17 +44,6 @@ def headings_of(file: Path) -> list[tuple[int, str]]:
 def anchor(heading: str) -> str:
     """As GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def rows_of(text: str, columns: int) -> Iterator[list[str]]:
-    """The rows of all tables with so many columns, without their heads."""
-    lines = text.splitlines()
-    tables = [list(group) for is_table, group in groupby(lines, lambda line: line.startswith("|")) if is_table]
-    for table in tables:
-        for line in table[2:]:
-            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-            if len(cells) == columns:
-                yield cells
 
 
 # -- settings
@@ -112,9 +75,12 @@ def test_the_russian_table_has_the_same_settings_with_a_sentence_in_russian() ->
     assert len(translations) == len({ours for ours, _ in translations}), "one way to say what is allowed"
 
 
-#: Names that belong to the scripts, to make, to Compose or to another engine.
+#: Names that belong to the scripts, to make, to Compose, to another engine, to GigaChat's SDK or to the drop-in class.
 NOT_OURS = {"PUBLISH", "PROXY_CONTAINER", "RUN_AS", "START_TIMEOUT", "STOP_GRACE_PERIOD", "ARGS", "PYTHON", "NAME"} | {
     "BUILDAH_FORMAT",
+    "GIGACHAT_TIMEOUT",
+    "GIGACHAT_PROXY_URL",
+    "GIGACHAT_PROXY_KEY",
 }
 
 
@@ -137,7 +103,11 @@ def test_both_readmes_have_the_same_headings() -> None:
     """As many, on the same levels."""
     english, russian = headings_of(ENGLISH), headings_of(RUSSIAN)
     assert [level for level, _ in russian] == [level for level, _ in english]
-    assert all(CYRILLIC.search(text) for _, text in russian if text not in {"gigachat-proxy", "GigaChat", "Docker"})
+    assert all(
+        CYRILLIC.search(text)
+        for _, text in russian
+        if text not in {"gigachat-proxy", "GigaChat", "LanguageModelChat", "Docker"}
+    )
 
 
 def test_both_readmes_have_the_same_commands_and_answers() -> None:
@@ -253,14 +223,6 @@ def commands_of(text: str) -> list[list[str]]:
     lexer = shlex.shlex(re.sub(r" +# .*", "", text), posix=True, punctuation_chars="\n")
     lexer.whitespace, lexer.whitespace_split = " ", True
     return [list(words) for is_end, words in groupby(lexer, lambda word: set(word) == {"\n"}) if not is_end]
-
-
-@asynccontextmanager
-async def sandbox(env: Mapping[str, str], empty: Path) -> AsyncIterator[app.Service]:
-    """The service as `make run` starts it for somebody without a key."""
-    chosen = settings.load(["--port=0", "--sandbox=auto", "--drain-timeout=0"], env=env, cwd=empty, assets=empty)
-    async with app.serving(chosen) as service:
-        yield service
 
 
 def shape(answer: str) -> str:
@@ -394,6 +356,7 @@ def statuses_of(kind: type[errors.ProxyError]) -> set[int]:
     examples: dict[type[Any], Any] = {
         errors.CredentialRefused: errors.CredentialRefused("no"),
         errors.UpstreamTimeout: errors.UpstreamTimeout(1),
+        errors.PassedRefused: errors.PassedRefused(),
     }
     return {examples.get(kind, kind).status}
 
@@ -429,7 +392,15 @@ def test_the_numbers_that_are_promised_are_those_of_the_code() -> None:
         f"renewed {tokens.AHEAD:g} s ahead",
         f"| opening a connection to the API | {upstream.CONNECT_TIMEOUT:g} |",
         f"| getting an access token | {credentials.TOKEN_TIMEOUT:g} |",
-        f"longer than {serving.INFO_PATIENCE:g} s",
+        f"longer than {info.PATIENCE:g} s",
+        f"from memory for {info.AGE:g} s",
+        f"for {lanes.REFUSAL_AGE:g} s nobody shows",
+        f"at most {credentials.TOKEN_REQUESTS_RPM / 60:g} a second",
+        f"uploaded once in {attachments.AGE:,.0f} s",
+        f"{attachments.MOST:,} files of an account are remembered",
+        f"may take {fetching.TIMEOUT:g} s and {fetching.MAX_REDIRECTS} redirects",
+        f"at most {attachments.MOST_HELD} downloads",
+        f"all pictures and sounds of a request {attachments.MOST_BYTES // attachments.MEGABYTE} MB",
     ):
         assert promise in page, promise
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.connector import Chunk, Connector
 from proxy.fair_queue import LIVE_RUN, FairQueue
-from proxy.lanes import Priority
+from proxy.line import Priority
 from proxy_request import ProxyRequest
 
 callers = st.sampled_from("ABC")

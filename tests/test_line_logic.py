@@ -17,8 +17,8 @@ from proxy.errors import (
     UpstreamTimeout,
     WaitTooLong,
 )
-from proxy.lanes import Priority
 from proxy.limits.local import FIRST_BACKOFF, FIRST_RUN
+from proxy.line import Priority
 from proxy_request import PLACES_AGE
 
 TOO_MANY = UpstreamError(429)

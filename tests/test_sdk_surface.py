@@ -1,6 +1,7 @@
 """Every public method of GigaChat's SDK, one by one, sync and async; the table is in the output of the tests.
 
-Three ways: the SDK at the emulator, the SDK at the proxy before it, and the drop-in class at the proxy.
+Three ways: the SDK at the emulator, the SDK at the proxy before it, and the drop-in class at the proxy. Then what else
+its users build on: its exceptions, the ids of its answers, its environment.
 """
 
 import asyncio
@@ -14,11 +15,24 @@ from typing import Any
 
 import gigachat
 import pytest
+from gigachat import context
+from gigachat.exceptions import (
+    AuthenticationError,
+    BadRequestError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitError,
+    RequestEntityTooLargeError,
+    ResponseError,
+    ServerError,
+    UnprocessableEntityError,
+)
 from pydantic import BaseModel
-from running import StartProxy
+from running import Proxy, StartProxy, busy, until, waiting
 
 import emulator
 from api_client_example import GigaChat
+from emulator.calls import fingerprint
 
 MODEL = "GigaChat-2"
 SUM, TOTAL = "Сколько будет 2 + 3?", "2 + 3 = 5"
@@ -366,3 +380,143 @@ def printed(table: dict[str, list[str]]) -> str:
     rows = [head, under, *((path, *(cell[:16] for cell in row)) for path, row in table.items())]
     lines = ["".join(cell.ljust(32 if place == 0 else 18) for place, cell in enumerate(row)).rstrip() for row in rows]
     return "\n".join(["", f"GigaChat's SDK {version('gigachat')}, {len(table)} methods", *lines])
+
+
+# -- what it raises
+
+#: The API's refusals by the SDK's names; 402 has none of its own.
+RAISED = {
+    400: BadRequestError,
+    402: ResponseError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    413: RequestEntityTooLargeError,
+    422: UnprocessableEntityError,
+    500: ServerError,
+}
+PLAIN = ("chat", "chat.create", "embeddings")
+STREAMS = ("stream", "chat.stream")
+
+
+@asynccontextmanager
+async def both_sides(proxy: Proxy, by: str = "", **named: Any) -> AsyncIterator[list[Side]]:
+    """The SDK, sync and async: at the proxy, or at the address `by`."""
+    urls = {"base_url": f"{by or proxy.url}/api/v1", "auth_url": f"{by or proxy.url}/api/v2/oauth"}
+    async with gigachat.GigaChat(**{**urls, "credentials": "a-key", "model": MODEL, **named}) as client:
+        yield [Side(client, is_async) for is_async in (False, True)]
+
+
+async def said_by(side: Side, path: str) -> Any:
+    """The first that this method says: its answer, or the first chunk of its stream."""
+    return (await side.chunks(path, SUM))[0] if path in STREAMS else await side(path, SUM)
+
+
+async def raised_by(side: Side, path: str) -> tuple[type[ResponseError], int, bytes]:
+    with pytest.raises(ResponseError) as refused:
+        await said_by(side, path)
+    return type(refused.value), refused.value.status_code, refused.value.content
+
+
+@pytest.mark.parametrize("status", RAISED)
+async def test_a_refusal_of_the_api_is_raised_as_at_the_api_itself(start_proxy: StartProxy, status: int) -> None:
+    """The same exception, status and words: plain and streamed, both chats and embeddings, sync and async."""
+    proxy = await start_proxy(ext_retries=0)
+    for path in ("/chat/completions", "/embeddings"):
+        proxy.giga.state.faults.add({"kind": "status", "status": status, "times": -1, "path": path})
+    async with both_sides(proxy) as through, both_sides(proxy, proxy.giga.url) as straight:
+        for path in (*PLAIN, *STREAMS):
+            for ours, theirs in zip(through, straight, strict=True):
+                expected = await raised_by(theirs, path)
+                assert await raised_by(ours, path) == expected
+                assert expected[0] is RAISED[status]
+
+
+@pytest.mark.parametrize("credential", ["credentials", "access_token"])
+async def test_a_wrong_key_is_an_authentication_error(start_proxy: StartProxy, credential: str) -> None:
+    """As a key, which is refused with the token request, and as a ready token."""
+    proxy = await start_proxy(proxy_api_keys="anna:the-key-of-anna")
+    named = {"credentials": None, credential: "another-key"}
+    async with both_sides(proxy, **named) as sides:
+        for side in sides:
+            for path in (*PLAIN, *STREAMS):
+                kind, status, content = await raised_by(side, path)
+                assert (kind, status) == (AuthenticationError, 401) and b"another-key" not in content
+    assert await proxy.calls("/completions") == []
+
+
+async def test_a_full_line_is_a_rate_limit_error_that_says_when_to_come_back(start_proxy: StartProxy) -> None:
+    """The only 429 there is, and it is ours: `retry_after` is a whole number of seconds, 1 or more."""
+    proxy = await start_proxy(ext_max_requests=1, ext_queue_size=1)
+    first = await busy(proxy, 1)
+    second = asyncio.create_task(proxy.ask())
+    await until(lambda: waiting(proxy) == 1)
+    async with both_sides(proxy, credentials=None) as sides:
+        for side in sides:
+            for path in (*PLAIN, *STREAMS):
+                with pytest.raises(RateLimitError) as refused:
+                    await said_by(side, path)
+                assert refused.value.retry_after >= 1 and refused.value.retry_after.is_integer()
+    await asyncio.gather(first, second)
+
+
+# -- the ids
+
+#: What the SDK sends from its context, by the header's name.
+SENT = {
+    "x-request-id": context.request_id_cvar,
+    "x-session-id": context.session_id_cvar,
+    "x-client-id": context.client_id_cvar,
+    "x-service-id": context.service_id_cvar,
+    "x-operation-id": context.operation_id_cvar,
+    "x-trace-id": context.trace_id_cvar,
+    "x-agent-id": context.agent_id_cvar,
+}
+
+
+async def test_the_ids_that_the_sdk_sends_reach_the_api_and_come_back(start_proxy: StartProxy) -> None:
+    """All of them there; in `x_headers` those that the API gives back, on answers and on chunks."""
+    proxy = await start_proxy()
+    for name, variable in SENT.items():
+        variable.set(f"my-{name}")
+    context.custom_headers_cvar.set({"X-Of-My-Own": "word", "X-Priority": "low"})
+    async with both_sides(proxy) as through, both_sides(proxy, proxy.giga.url) as straight:
+        for path in (*PLAIN, *STREAMS):
+            for ours, theirs in zip(through, straight, strict=True):
+                expected = (await said_by(theirs, path)).x_headers
+                assert (await said_by(ours, path)).x_headers == expected
+                assert expected["x-request-id"] == "my-x-request-id" and expected["x-session-id"] == "my-x-session-id"
+    calls = [*await proxy.calls("/completions"), *await proxy.calls("/embeddings")]
+    assert len(calls) == 2 * 2 * (len(PLAIN) + len(STREAMS))
+    for call in calls:
+        assert {name: call["headers"][name] for name in SENT} == {name: f"my-{name}" for name in SENT}
+        assert call["headers"]["x-of-my-own"] == "word"
+
+
+async def test_answers_have_ids_even_if_nobody_sent_any(start_proxy: StartProxy) -> None:
+    """Each its own."""
+    proxy = await start_proxy()
+    async with both_sides(proxy) as sides:
+        told = [(await said_by(side, path)).x_headers for side in sides for path in (*PLAIN, *STREAMS)]
+    ids = [headers[name] for headers in told for name in ("x-request-id", "x-session-id")]
+    assert all(ids) and len(set(ids)) == len(ids) == 2 * len(told)
+
+
+# -- the environment
+
+#: How the emulator records the key of the proxy itself (see `settings_for`): the caller's never reaches it.
+SERVERS_OWN = f"Basic sha256:{fingerprint('a-key')}"
+
+
+@pytest.mark.parametrize("named", [{"credentials": "anything"}, {}], ids=["with credentials", "without"])
+async def test_two_addresses_in_the_environment_are_enough(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    """The program's own constructor stays as it is, with its credentials or with none."""
+    proxy = await start_proxy()
+    monkeypatch.setenv("GIGACHAT_BASE_URL", f"{proxy.url}/api/v1")
+    monkeypatch.setenv("GIGACHAT_AUTH_URL", f"{proxy.url}/api/v2/oauth")
+    async with gigachat.GigaChat(model=MODEL, **named) as client:
+        for side in (Side(client, False), Side(client, True)):
+            for path in ("chat", "stream", "chat.create", "chat.stream", "embeddings", "upload_file", "get_image"):
+                assert await told(STORIES[path], side) == "ok", path
+    assert {call["headers"].get("authorization") for call in await proxy.calls("/oauth")} == {SERVERS_OWN}

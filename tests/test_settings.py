@@ -217,7 +217,7 @@ def test_a_probable_misspelling_in_a_file_is_told_once_and_changes_nothing(house
 
 def test_other_peoples_names_are_passed_over_in_silence(house, caplog):
     """An env file may serve several programs, and the environment always does."""
-    house("DATABASE_URL=x\nGPT2GIGA_MODE=PROD\nGPT2GIGA_ENABLE_IMAGES=1\nTZ=UTC", env={"EXT_API_RMP": "1"})
+    house("DATABASE_URL=x\nGPT2GIGA_MODE=DEV\nGPT2GIGA_USE_HTTPS=0\nTZ=UTC", env={"EXT_API_RMP": "1"})
     assert not caplog.records
 
 
@@ -293,12 +293,12 @@ def test_settings_cannot_be_changed_nor_invented():
 def test_secrets_show_neither_in_a_repr_nor_in_a_dump(house):
     """Whatever prints the settings prints stars."""
     secrets = [knob.name for knob in describe() if knob.unit.is_secret]
-    assert len(secrets) == 5
-    settings = house("\n".join(f"{name}=n:hush" for name in secrets))
+    assert len(secrets) == 8
+    settings = house("\n".join(f"{name}=n:hush@proxy" for name in secrets))
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert "hush" not in shown
-    assert settings.gigachat_password.get_secret_value() == "n:hush"
-    assert settings.proxy_api_keys["n"].get_secret_value() == "hush"
+    assert settings.gigachat_password.get_secret_value() == "n:hush@proxy"
+    assert settings.proxy_api_keys["n"].get_secret_value() == "hush@proxy"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ FIELDS = ("messages", "generate_parameters")
 
 
 class Native:
-    """See `proxy.dialects.Dialect`. `app_name` stands in every answer."""
+    """See `proxy.dialects.ChatDialect`. `app_name` stands in every answer."""
 
-    name = ""
+    name = "native"
 
     def __init__(self, app_name: str) -> None:
         self._app = app_name
@@ -43,6 +43,13 @@ class Native:
             path = "generate_parameters.messages"
             raise BadRequest(f'"{path}" has no place there: "messages" stand beside "generate_parameters"', param=path)
         return {"messages": messages_of(body), "generate_parameters": parameters}
+
+    def completed(self, data: Data) -> Data:
+        return data
+
+    def reply(self, body: bytes) -> "Native":
+        """All answers are told alike."""
+        return self
 
     def answer(self, answer: Chunk) -> bytes:
         data = orjson.Fragment(answer) if isinstance(answer, bytes) else answer

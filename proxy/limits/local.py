@@ -1,6 +1,6 @@
 """Limits kept by one process.
 
-Rule 1: nothing here decides while awaiting; `_hindrance` decides, `acquire` waits and asks again.
+Rule 1: nothing here decides while awaiting; `hindrance` decides, `acquire` waits and asks again.
 Rule 2: a call counts when its bytes go out (`gate`, `mark_sent`), whatever comes back; what was not sent was not taken.
 Rule 3: two sends of one account are never closer than the interval, retries and re-sends included.
 """
@@ -34,6 +34,7 @@ class LocalLimits:
         rpm: calls a minute, evenly spaced; fractions are fine; None or 0: no pacing.
         concurrency: calls in flight at once; None: no bound.
         jitter: a number from 0 to 1, drawn anew for each backoff.
+        rest: seconds before the first send, for an account that sent something of late.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class LocalLimits:
         concurrency: int | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
+        rest: float = 0.0,
     ) -> None:
         self.rpm = rpm or None
         self.interval = 60 / rpm if rpm else 0.0
@@ -52,7 +54,7 @@ class LocalLimits:
         self._in_flight = 0
         #: Who was let off and has not been sent, with the slot it was let off for; the last one's is the latest.
         self._unsent: dict[LocalPermit, float] = {}
-        self._next_send = -math.inf
+        self._next_send = self._clock.now() + rest if rest else -math.inf
         self._paused_until = -math.inf
         self._strikes = 0
         self._gate = asyncio.Lock()
@@ -67,12 +69,17 @@ class LocalLimits:
 
     async def acquire(self, cost: int = 1) -> "LocalPermit":
         """Wait for a concurrency slot, then until shortly before the pace slot. This limiter has no token budget."""
-        while (clear := self._hindrance()) is not None:
+        while (clear := self.hindrance()) is not None:
             await self._rest(clear)
         return self._let_off()
 
     def try_acquire(self, cost: int = 1) -> "LocalPermit | None":
-        return self._let_off() if self._hindrance() is None else None
+        return self._let_off() if self.hindrance() is None else None
+
+    def adopt(self) -> "LocalPermit":
+        """A permit for a call that is in flight already: it takes a concurrency slot, whatever the limit."""
+        self._in_flight += 1
+        return LocalPermit(self)
 
     def _let_off(self) -> "LocalPermit":
         permit = LocalPermit(self)
@@ -144,7 +151,7 @@ class LocalLimits:
         latest = next(reversed(self._unsent.values()), -math.inf)
         return max(due, latest + self.interval)
 
-    def _hindrance(self) -> float | None:
+    def hindrance(self) -> float | None:
         """None: go now. Else the instant to ask again; infinity: when a slot comes back."""
         allowed = self._ceiling.allowed
         if allowed is not None and self._in_flight >= allowed:

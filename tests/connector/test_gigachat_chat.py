@@ -11,7 +11,8 @@ from aiohttp import web
 
 import emulator
 import gigachat_connector
-from gigachat_connector import KNOWN_MODELS, MODELS_MEMORY, MODELS_PAUSE
+from gigachat_connector import KNOWN_MODELS
+from proxy import models
 from proxy.connector import current_gate, from_functions
 from proxy.errors import BadRequest, UpstreamError
 
@@ -86,6 +87,18 @@ async def test_defaults(upstream, account, chat):
     assert (sent["model"], sent["profanity_check"]) == ("GigaChat-2", False)
     await served.request_api({"messages": chat()["messages"]})
     assert body_of(upstream)["model"] == "GigaChat-2-Pro"
+
+
+async def test_flags_that_a_caller_does_not_give(upstream, account, chat):
+    """GIGACHAT_FLAGS stands in for them; an empty list is one."""
+    served = account(upstream.url, gigachat_flags=("preprocess",))
+    seen = []
+    for given in ({}, {"flags": None}, {"flags": []}, {"flags": ["mine"]}):
+        await served.request_api(chat(**given))
+        seen.append(body_of(upstream)["flags"])
+    assert seen == [["preprocess"], ["preprocess"], [], ["mine"]]
+    await account(upstream.url).request_api(chat())
+    assert "flags" not in body_of(upstream)
 
 
 async def test_no_default_where_the_api_has_its_own(upstream, account, serve, chat):
@@ -308,7 +321,7 @@ async def test_connection_is_used_again_after_a_stream(serve, account, chat):
 
 async def test_upstream_that_does_not_close_after_done(serve, account, chat, monkeypatch):
     """[DONE] is the end, even if the upstream leaves the stream open."""
-    monkeypatch.setattr(gigachat_connector, "END_TIMEOUT", 0.05)
+    monkeypatch.setattr("proxy.upstream.END_TIMEOUT", 0.05)
     is_over = asyncio.Event()
 
     async def handler(request):
@@ -354,7 +367,7 @@ async def test_models_are_remembered(upstream, account, clock, gate):
     """The API is asked for its models once in ten minutes, however many want to know."""
     served = account(upstream.url, clock=clock)
     await asyncio.gather(*(served.get_info() for _ in range(20)))
-    clock.time += MODELS_MEMORY - 1
+    clock.time += models.MEMORY - 1
     listed = await served.list_models()
     assert listed["object"] == "list"
     assert len(upstream.state.calls.to("/models")) == 1
@@ -371,7 +384,7 @@ async def test_info_without_the_api(upstream, account, clock, gate):
         assert (await served.get_info())["avail-models"] == list(KNOWN_MODELS)
     assert len(upstream.state.calls.to("/models")) == 1
     upstream.state.change(legacy=True)
-    clock.time += MODELS_PAUSE
+    clock.time += models.PAUSE
     assert "GigaChat-Plus" in (await served.get_info())["avail-models"]
 
 
@@ -400,7 +413,7 @@ async def test_models_of_a_wrong_shape(serve, account, answer):
 
 async def test_slow_models(upstream, account, monkeypatch):
     """The information does not wait for ever for the list of models."""
-    monkeypatch.setattr(gigachat_connector, "MODELS_TIMEOUT", 0.05)
+    monkeypatch.setattr(models, "TIMEOUT", 0.05)
     upstream.state.faults.add({"kind": "stall", "path": "/models"})
     async with asyncio.timeout(2):
         assert (await account(upstream.url).get_info())["avail-models"] == list(KNOWN_MODELS)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from aiohttp import web
+from running import until
 
 import emulator
 from gigachat_connector import Account
@@ -148,6 +149,7 @@ async def test_refresh_ahead(upstream, account, chat, clock):
     upstream.state.faults.add({"kind": "slow", "path": OAUTH, "seconds": 1})
     clock.time += 1800 - 59
     assert not failures(await many(served, chat(), 20))
+    await until(lambda: len(upstream.state.calls.to(OAUTH)) == 2)
     assert not upstream.state.calls.to(OAUTH)[1].finished_ns
     used = {call.headers["Authorization"] for call in upstream.state.calls.to(CHAT)}
     assert len(used) == 1

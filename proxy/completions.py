@@ -1,0 +1,218 @@
+"""OpenAI's chat completions with an API that speaks otherwise: every call that one request takes, and its answer.
+
+Rule 1: a request may take several calls: uploads, n choices, a further call where an answer does not do. Each waits in
+        line by itself, within the one deadline.
+Rule 2: while a request waits it keeps its bytes alone; parsed they take three times the room.
+Rule 3: a stream that can be told at once is; one whose answer must be looked at first is asked for as a whole.
+"""
+
+import asyncio
+import logging
+import time
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from proxy import api_files, sse
+from proxy.attachments import Attachments, Sender
+from proxy.connector import Chunk, Connector
+from proxy.delivery import Delivery
+from proxy.dialects.openai import Answers, Chat, ChatStream, OpenAI, Options, images_in, with_images
+from proxy.entry import NOTE
+from proxy.forwarding import RawCall
+from proxy.merging import all_of, merged
+from proxy.reception import Reception, parsed
+
+log = logging.getLogger("proxy.completions")
+
+OPENAI = OpenAI()
+Files = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it waits."""
+
+    body: bytes
+    options: Options
+    id: str
+    created: int
+
+    def chat(self) -> Chat:
+        """Raises BadRequest."""
+        return Chat(parsed(self.body), self.options, id=self.id, created=self.created)
+
+
+class Completions:
+    """Serves them."""
+
+    def __init__(self, options: Options, reception: Reception, delivery: Delivery, attachments: Attachments) -> None:
+        self._options = options
+        self._reception = reception
+        self._delivery = delivery
+        self._attachments = attachments
+
+    async def chat(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """A request whose caller is known. Raises BadRequest for what is wrong with it."""
+        note = request[NOTE]
+        asked = Asked(body, self._options, f"chatcmpl-{note.id}", int(time.time()))
+        chat = asked.chat()
+        note.model = chat.model
+        if chat.ignored:
+            log.debug("request %s: %s mean nothing here", note.id, ", ".join(chat.ignored))
+        files = {each.source: each.source for each in chat.attachments}
+        self._reception.lane(request).connector.validate(chat.data(files))
+        exchange = Exchange(self._reception, self._attachments, request, asked, chat)
+        del chat
+        if exchange.is_stream:
+            return await self._delivery.stream(OPENAI, request, exchange.events())
+        with self._delivery.beating(request):
+            return self._delivery.plain(request, orjson.dumps(await exchange.completion()))
+
+
+class Exchange:
+    """The calls of one request."""
+
+    def __init__(
+        self, reception: Reception, attachments: Attachments, request: web.Request, asked: Asked, chat: Chat
+    ) -> None:
+        self._reception = reception
+        self._attachments = attachments
+        self._request = request
+        self._asked = asked
+        self.is_stream = chat.is_stream
+        self._is_whole = chat.is_whole
+        self._has_attachments = bool(chat.attachments)
+        self._n = chat.n
+        self._client = chat.sub_caller
+
+    async def completion(self) -> dict[str, Any]:
+        """The whole answer."""
+        choices = await self._choices()
+        return await self._illustrated(self._asked.chat().completion(choices))
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The answer as a stream."""
+        if self._is_whole:
+            choices = await self._choices()
+            for chunk in self._asked.chat().chunks(choices):
+                yield event_of(await self._illustrated(chunk))
+        else:
+            async with self._files() as files, aclosing(self._live(files)) as events:
+                async for event in events:
+                    yield event
+        yield sse.DONE
+
+    # -- whole answers
+
+    async def _choices(self) -> Sequence[Answers]:
+        async with self._files() as files:
+            return await all_of([partial(self._answers, files) for _ in range(self._n)])
+
+    async def _answers(self, files: Files) -> Answers:
+        """The answers that lead to one choice, the last one being told."""
+        answers = [await self._ask(partial(first_call, self._asked, files))]
+        chat = self._asked.chat()
+        while (data := chat.another(answers, files)) is not None:
+            answers.append(await self._ask(partial(Connector.request, data=data)))
+        return answers
+
+    async def _ask(self, call: Callable[[Connector], Awaitable[Chunk]]) -> Chunk:
+        answer = await self._reception.ask(self._request, call, client=self._client)
+        self._request[NOTE].made(answer)
+        return answer
+
+    # -- streams
+
+    async def _live(self, files: Files) -> AsyncGenerator[bytes, None]:
+        told: list[ChatStream] = []
+        choices = [self._choice(files, index, told) for index in range(self._n)]
+        async with aclosing(merged(choices)) as events:
+            async for event in events:
+                yield event
+        if (usage := self._asked.chat().usage_chunk(told)) is not None:
+            yield event_of(usage)
+
+    async def _choice(self, files: Files, index: int, told: list[ChatStream]) -> AsyncGenerator[bytes, None]:
+        """One choice, as it comes; its stream is added to those that are told."""
+        call = partial(first_stream, self._asked, files)
+        late: list[dict[str, Any]] = []
+        async with aclosing(self._reception.run(self._request, call, client=self._client)) as chunks:
+            chunk = await anext(chunks, None)
+            stream = self._asked.chat().stream(index)  # only now, for it may have waited long
+            told.append(stream)
+            while chunk is not None:
+                self._request[NOTE].made(chunk)
+                for each in stream.feed(chunk):
+                    if late or self._has_image(each):
+                        late.append(each)  # no image can be had before the stream gives its slot back
+                    else:
+                        yield event_of(each)
+                chunk = None if stream.is_done else await anext(chunks, None)
+        for each in [*late, *stream.end()]:
+            yield event_of(await self._illustrated(each))
+
+    # -- generated images as data
+
+    def _has_image(self, told: dict[str, Any]) -> bool:
+        return self._asked.options.image_link is None and any(images_in(content_of(each)) for each in told["choices"])
+
+    async def _illustrated(self, told: dict[str, Any]) -> dict[str, Any]:
+        """With generated images in place of their tags, if the operator wants them so."""
+        if self._has_image(told):
+            for choice in told["choices"]:
+                text = content_of(choice)
+                addresses = {id: await self._data_url(id) for id in images_in(text)}
+                part_of(choice)["content"] = with_images(text, addresses)
+        return told
+
+    async def _data_url(self, id: str) -> str:
+        call = RawCall("GET", "v1", f"/files/{id}/content", "", (("Accept", "*/*"),))
+        whole: Any = await self._reception.ask(self._request, partial(api_files.whole, call=call))
+        return f"data:{whole.type};base64,{b64encode(whole.body).decode()}"
+
+    @asynccontextmanager
+    async def _files(self) -> AsyncIterator[Files]:
+        """The files of what is attached, while the block runs."""
+        if not self._has_attachments:
+            yield {}
+            return
+        note = self._request[NOTE]
+        sender = Sender(
+            lane=self._reception.lane(self._request),
+            enrol=partial(self._reception.enrol, self._request),
+            id=note.id,
+            caller=note.caller,
+            client=self._request.headers.get("X-Client-ID", ""),
+            ends=asyncio.get_running_loop().time() + self._reception.patience(self._request),
+        )
+        async with self._attachments.of(sender) as uploads:
+            yield await uploads.ids(self._asked.chat().attachments)
+
+
+def first_call(asked: Asked, files: Files, connector: Connector) -> Awaitable[Chunk]:
+    return connector.request(asked.chat().data(files))
+
+
+def first_stream(asked: Asked, files: Files, connector: Connector) -> AsyncIterator[Chunk]:
+    return connector.stream(asked.chat().data(files))
+
+
+def part_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """What a choice says: its message, or in a stream its delta."""
+    said: dict[str, Any] = choice.get("message") or choice["delta"]
+    return said
+
+
+def content_of(choice: dict[str, Any]) -> str:
+    return part_of(choice).get("content") or ""
+
+
+def event_of(chunk: Mapping[str, Any]) -> bytes:
+    return sse.encode(orjson.dumps(chunk))

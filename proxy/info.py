@@ -1,0 +1,85 @@
+"""What lanes tell of themselves and of their models, and for how long their word serves. Each has its own."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+from proxy.connector import Connector
+from proxy.errors import ProxyError
+from proxy.forwarding import RawCall
+from proxy.lanes import Lane
+from proxy.line import Call, Enrolled, Priority
+
+log = logging.getLogger("proxy.info")
+
+#: Seconds for which a connector's word serves, and that one waits in line for a fresh one.
+AGE = 60.0
+PATIENCE = 2.0
+
+Info = dict[str, Any]
+
+
+class Infos:
+    """What each lane's connector says of itself, at most AGE old."""
+
+    def __init__(self) -> None:
+        self._told: WeakKeyDictionary[Lane, tuple[Info, float]] = WeakKeyDictionary()
+
+    async def of(self, lane: Lane) -> Info:
+        """It is asked in its turn, for it may call its API; where that would take longer than PATIENCE, it is asked
+        outside the line, where it tells what it knows."""
+        now = asyncio.get_running_loop().time()
+        info, at = self._told.get(lane, ({}, -AGE))
+        if now - at < AGE:
+            return info
+        if lane.line.state().eta <= PATIENCE:
+            turn = lane.line.enrol(Connector.info, patience=PATIENCE, caller="proxy", priority=Priority.HIGH)
+            try:
+                info = cast(Info, await lane.line.answer(turn))
+            except ProxyError as error:
+                log.info("what the connector tells is not to be had now: %s", error)
+            else:
+                self._told[lane] = info, now
+                return info
+        return await lane.connector.info()
+
+
+class Models:
+    """What each lane's API answers to a request for its models, at most AGE old."""
+
+    def __init__(self) -> None:
+        self._told: WeakKeyDictionary[Lane, tuple[Info, float]] = WeakKeyDictionary()
+
+    async def of(self, lane: Lane, enrol: Callable[[Call], Enrolled]) -> Info:
+        """It is asked in the caller's own turn, if what is remembered is too old. Raises ProxyError."""
+        now = asyncio.get_running_loop().time()
+        answer, at = self._told.get(lane, ({}, -AGE))
+        if now - at < AGE:
+            return answer
+        answer = cast(Info, await lane.line.answer(enrol(Connector.models)))
+        self._told[lane] = answer, now
+        return answer
+
+
+class RawModels:
+    """The API's answer to GET models, as it came, at most AGE old: frameworks ask for it before each of their calls."""
+
+    def __init__(self) -> None:
+        self._told: WeakKeyDictionary[Lane, tuple[web.Response, float]] = WeakKeyDictionary()
+
+    def recall(self, lane: Lane, call: RawCall) -> web.Response | None:
+        """The answer to this call, if it is remembered; with the API's headers, which are not to be changed."""
+        answer, at = self._told.get(lane, (None, 0.0))
+        return answer if is_for_models(call) and asyncio.get_running_loop().time() - at < AGE else None
+
+    def remember(self, lane: Lane, call: RawCall, answer: web.StreamResponse) -> None:
+        if is_for_models(call) and isinstance(answer, web.Response) and answer.status == 200:
+            self._told[lane] = answer, asyncio.get_running_loop().time()
+
+
+def is_for_models(call: RawCall) -> bool:
+    return (call.method, call.path, call.query) == ("GET", "/models", "")

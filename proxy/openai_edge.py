@@ -1,0 +1,225 @@
+"""The operations for OpenAI's clients: chat, embeddings, models and files, whatever the API behind a lane speaks."""
+
+import logging
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+
+from proxy import api_files
+from proxy.belongings import Everybodys
+from proxy.completions import Completions
+from proxy.connector import Connector
+from proxy.delivery import Delivery, headers
+from proxy.dialects.openai import (
+    Embeddings,
+    Options,
+    file_deleted,
+    file_list,
+    file_object,
+    model,
+    model_info,
+    model_info_list,
+    model_list,
+    type_by_filename,
+)
+from proxy.dialects.openai.untranslated import PREFIX, UPSTREAM, Untranslated
+from proxy.entry import NOTE
+from proxy.errors import BadRequest, NotFound
+from proxy.forwarding import RawCall
+from proxy.info import Models
+from proxy.lanes import Lane
+from proxy.merging import all_of
+from proxy.reception import Reception, parsed
+from proxy.serving import Edge
+from proxy.upstream import decoded
+
+log = logging.getLogger("proxy.openai")
+
+UNTRANSLATED = Untranslated()
+ACCEPT_ANY = ("Accept", "*/*")
+#: Files a page, of those that OpenAI's clients ask for at once.
+MOST_FILES = 10_000
+
+
+class OpenAIEdge:
+    """Serves OpenAI's clients."""
+
+    def __init__(
+        self,
+        options: Options,
+        edge: Edge,
+        completions: Completions,
+        reception: Reception,
+        delivery: Delivery,
+    ) -> None:
+        self._options = options
+        self._edge = edge
+        self._completions = completions
+        self._reception = reception
+        self._delivery = delivery
+        self._models = Models()
+
+    # -- chat and embeddings
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """POST chat/completions."""
+        self._reception.identify(request, "chat")
+        body = await self._reception.body(request)
+        lane = self._lane_for(request, parsed(body))
+        if speaks_openai(lane):
+            return await self._edge.converse(UNTRANSLATED, request, body)
+        request[NOTE].passage = self._edge.belongings_for(request).of_chat(request[NOTE].caller, body)
+        return await self._completions.chat(request, body)
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """POST embeddings."""
+        self._reception.identify(request, "embeddings")
+        asked = parsed(await self._reception.body(request))
+        lane = self._lane_for(request, asked)
+        with self._delivery.beating(request):
+            answer = await (self._same(request, asked) if speaks_openai(lane) else self._translated(request, asked))
+        return self._delivery.plain(request, orjson.dumps(answer))
+
+    async def _same(self, request: web.Request, asked: object) -> Any:
+        """What an API says that needs no translation."""
+        if not isinstance(asked, dict):
+            raise BadRequest('the body must be a JSON object {"model", "input"}')
+        name = asked.get("model")
+        request[NOTE].model = name if isinstance(name, str) else ""
+        data = {**asked, "model": name.removeprefix(PREFIX)} if isinstance(name, str) else asked
+        return await self._reception.ask(request, partial(Connector.embeddings, data=data))
+
+    async def _translated(self, request: web.Request, asked: object) -> dict[str, Any]:
+        wanted = Embeddings(asked, self._options)
+        request[NOTE].model = wanted.model
+        calls = [partial(Connector.embeddings, data=data) for data in wanted.calls()]
+        asks = [partial(self._reception.ask, request, call, client=wanted.sub_caller) for call in calls]
+        return wanted.answer(await all_of(asks))
+
+    def _lane_for(self, request: web.Request, asked: object) -> Lane:
+        """A name such as chatgpt/<model> means a model of the API that serves beside the main one."""
+        name = asked.get("model") if isinstance(asked, dict) else None
+        if isinstance(name, str) and name.startswith(PREFIX):
+            self._reception.turn_to(request, UPSTREAM)
+        return self._reception.lane(request)
+
+    # -- models
+
+    async def models(self, request: web.Request) -> web.Response:
+        """GET models: the main API's, and those of the API beside it by the names under which they are asked for."""
+        return self._delivery.plain(request, orjson.dumps(model_list(await self._listed(request))))
+
+    async def model(self, request: web.Request) -> web.Response:
+        """GET models/{id}."""
+        name = request.match_info["id"]
+        return self._delivery.plain(request, orjson.dumps(model(await self._found(request, name), name)))
+
+    async def model_info(self, request: web.Request) -> web.Response:
+        """GET model/info, as LiteLLM tells it; with ?model= of one alone."""
+        name = request.query.get("model")
+        if name is None:
+            told: dict[str, Any] = model_info_list(await self._listed(request))
+        else:
+            told = model_info(await self._found(request, name), name)
+        return self._delivery.plain(request, orjson.dumps(told))
+
+    async def _found(self, request: web.Request, name: str) -> dict[str, Any]:
+        listed = await self._listed(request)
+        for one in listed["data"]:
+            if one["id"] == name:
+                return dict(one)
+        raise NotFound(f'there is no model "{name[:100]}": GET models lists those there are')
+
+    async def _listed(self, request: web.Request) -> dict[str, Any]:
+        self._reception.identify(request, "models")
+        enrol = partial(self._reception.enrol, request)
+        with self._delivery.beating(request):
+            main = await self._models.of(self._reception.lane(request), enrol)
+            return {"data": [*main["data"], *await self._beside(request)]}
+
+    async def _beside(self, request: web.Request) -> list[dict[str, Any]]:
+        """The models of the API beside the main one, by the names under which they are asked for."""
+        if not self._reception.is_beside(request, UPSTREAM):
+            return []
+        self._reception.turn_to(request, UPSTREAM)
+        listed = await self._models.of(self._reception.lane(request), partial(self._reception.enrol, request))
+        return [{**one, "id": PREFIX + str(one["id"])} for one in listed["data"]]
+
+    # -- files
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """POST files, a form with `file` and `purpose`."""
+        self._reception.identify(request, "files")
+        form = await request.post() if request.content_type == "multipart/form-data" else {}
+        file, purpose = form.get("file"), str(form.get("purpose") or "user_data")
+        if not isinstance(file, web.FileField):
+            raise BadRequest('a form (multipart/form-data) with a "file" is wanted', param="file")
+        with file.file as opened:
+            content = opened.read()
+        kind = file.content_type
+        if kind in ("", "application/octet-stream"):
+            kind = type_by_filename(file.filename)
+        content_type, body = api_files.form(api_files.fit(file.filename), kind, content)
+        call = RawCall("POST", "v1", "/files", "", (api_files.ACCEPT, ("Content-Type", content_type)), body)
+        return self._told(request, file_object(decoded((await self._file_call(request, call)).body), purpose))
+
+    async def files(self, request: web.Request) -> web.Response:
+        """GET files."""
+        self._reception.identify(request, "files")
+        page = page_of(request.query)
+        answer = decoded((await self._file_call(request, RawCall("GET", "v1", "/files"))).body)
+        listed = answer.get("data")
+        return self._told(request, file_list(listed if isinstance(listed, list) else [], **page))
+
+    async def file(self, request: web.Request) -> web.Response:
+        """GET files/{id}."""
+        self._reception.identify(request, "files")
+        return self._told(request, file_object(decoded((await self._file_call(request, call_for(request))).body)))
+
+    async def content(self, request: web.Request) -> web.Response:
+        """GET files/{id}/content."""
+        self._reception.identify(request, "files")
+        whole = await self._file_call(request, call_for(request, "/content"))
+        return web.Response(body=whole.body, headers=headers(request, {"Content-Type": whole.type}))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE files/{id}."""
+        self._reception.identify(request, "files")
+        await self._file_call(request, call_for(request, "/delete", method="POST"))
+        return self._told(request, file_deleted(request.match_info["id"]))
+
+    async def _file_call(self, request: web.Request, call: RawCall) -> api_files.Whole:
+        """The API's answer to it, as far as it is the caller's to know. Raises NotFound."""
+        passage = self._belongings(request).of_call(request[NOTE].caller, call, is_read=False)
+        with self._delivery.beating(request):
+            whole: Any = await self._reception.ask(request, partial(api_files.whole, call=call))
+        return api_files.Whole(whole.type, passage.told(200, whole.body))
+
+    def _belongings(self, request: web.Request) -> Everybodys:
+        return self._edge.belongings_for(request)
+
+    def _told(self, request: web.Request, told: dict[str, Any]) -> web.Response:
+        return self._delivery.plain(request, orjson.dumps(told))
+
+
+def speaks_openai(lane: Lane) -> bool:
+    return lane.connector.dialect == UNTRANSLATED.name
+
+
+def call_for(request: web.Request, action: str = "", *, method: str = "GET") -> RawCall:
+    """The API's call about one file."""
+    return RawCall(method, "v1", f"/files/{quote(request.match_info['id'], safe='')}{action}", "", (ACCEPT_ANY,))
+
+
+def page_of(query: Any) -> dict[str, Any]:
+    """The page of a list that is asked for. Raises BadRequest."""
+    try:
+        limit = int(query.get("limit", MOST_FILES))
+    except ValueError:
+        limit = 0
+    if not 1 <= limit <= MOST_FILES:
+        raise BadRequest(f'"limit" must be a whole number from 1 to {MOST_FILES}', param="limit")
+    return {"limit": limit, "after": query.get("after", ""), "ascending": query.get("order") == "asc"}
