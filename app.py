@@ -37,7 +37,7 @@ from proxy.guard import Guard, explained
 from proxy.heartbeat import Heartbeat
 from proxy.journal import Listener, journal_of, log_file_of
 from proxy.lanes import Account, Lane, Lanes
-from proxy.limits.local import LocalLimits
+from proxy.limits.making import MakeLimits, limits_of
 from proxy.line import Line
 from proxy.openai_edge import OpenAIEdge
 from proxy.owners import Ownership, owners_of
@@ -103,10 +103,11 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         settings, connector, is_sandbox = await opened(settings, stack)
         stack.push_async_callback(shut, connector)
-        main = Lane("main", connector, line_for(settings, connector, settings.rpm, settings.concurrency))
+        make = Lines(settings, await stack.enter_async_context(limits_of(settings)))
+        main = Lane("main", connector, make.line(connector, settings.rpm, settings.concurrency))
         stack.push_async_callback(main.line.close)
-        others = await other_lanes(settings, main, stack)
-        lanes = Lanes(main, partial(opened_lane, settings, connector), others=others, most=settings.lanes_max)
+        others = await other_lanes(settings, main, make, stack)
+        lanes = Lanes(main, partial(make.opened_lane, connector), others=others, most=settings.lanes_max)
         stack.push_async_callback(lanes.close)
         listeners = await stack.enter_async_context(journal_of(settings))
         owners = await stack.enter_async_context(owners_of(assets, has_keys=bool(settings.proxy_api_keys)))
@@ -132,27 +133,50 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         )
 
 
-def line_for(
-    settings: Settings,
-    connector: Connector,
-    rpm: float | None,
-    concurrency: int | None,
-    *listeners: Callable[[Story], None],
-    rest: float = 0.0,
-) -> ProxyQueue:
-    """A line for one account, at work. It sends nothing in the first `rest` seconds."""
-    line = ProxyQueue(
-        [Account(connector, LocalLimits(rpm=rpm, concurrency=concurrency, rest=rest))],
-        size=settings.ext_queue_size,
-        call_timeout=settings.exp_resp_timeout,
-        retries=settings.ext_retries,
-        listeners=[*listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
-    )
-    line.start()
-    return line
+class Lines:
+    """Makes lines, each for one account, and the lanes of callers' own accounts."""
+
+    def __init__(self, settings: Settings, limits: MakeLimits) -> None:
+        self._settings = settings
+        self._limits = limits
+
+    def line(
+        self,
+        connector: Connector,
+        rpm: float | None,
+        concurrency: int | None,
+        *listeners: Callable[[Story], None],
+        rest: float = 0.0,
+    ) -> ProxyQueue:
+        """A line at work. It sends nothing in the first `rest` seconds."""
+        settings = self._settings
+        name = f"{connector.name}-{connector.account()}"
+        limits = self._limits(name, rpm=rpm or None, concurrency=concurrency or None, rest=rest)
+        line = ProxyQueue(
+            [Account(connector, limits)],
+            size=settings.ext_queue_size,
+            call_timeout=settings.exp_resp_timeout,
+            retries=settings.ext_retries,
+            listeners=[*listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
+        )
+        line.start()
+        return line
+
+    def opened_lane(
+        self, main: Connector, credential: PassedCredential, name: str, rest: float, refuse: Callable[[], None]
+    ) -> Lane:
+        """The lane of a credential that a caller brought along; `refuse` is told when the API refuses it."""
+
+        def listen(story: Story) -> None:
+            if story.error == PassedRefused.code:
+                refuse()
+
+        connector = main.opened(credential)
+        concurrency = self._settings.concurrency_of(credential)
+        return Lane(name, connector, self.line(connector, self._settings.rpm, concurrency, listen, rest=rest))
 
 
-async def other_lanes(settings: Settings, main: Lane, stack: AsyncExitStack) -> dict[str, Lane]:
+async def other_lanes(settings: Settings, main: Lane, make: Lines, stack: AsyncExitStack) -> dict[str, Lane]:
     """The lanes that callers can ask for by a name, ready to call: an API like OpenAI's, if one is configured."""
     if main.connector.name == CHATGPT_CONNECTOR:
         return {CHATGPT: main}
@@ -161,28 +185,9 @@ async def other_lanes(settings: Settings, main: Lane, stack: AsyncExitStack) -> 
     connector = load_connector(CHATGPT_CONNECTOR)
     await connector.startup()
     stack.push_async_callback(shut, connector)
-    line = line_for(settings, connector, settings.chatgpt_ext_api_rpm, settings.chatgpt_ext_max_requests)
+    line = make.line(connector, settings.chatgpt_ext_api_rpm, settings.chatgpt_ext_max_requests)
     stack.push_async_callback(line.close)
     return {CHATGPT: Lane(CHATGPT, connector, line)}
-
-
-def opened_lane(
-    settings: Settings,
-    main: Connector,
-    credential: PassedCredential,
-    name: str,
-    rest: float,
-    refuse: Callable[[], None],
-) -> Lane:
-    """The lane of a credential that a caller brought along; `refuse` is told when the API refuses it."""
-
-    def listen(story: Story) -> None:
-        if story.error == PassedRefused.code:
-            refuse()
-
-    connector = main.opened(credential)
-    line = line_for(settings, connector, settings.rpm, settings.concurrency_of(credential), listen, rest=rest)
-    return Lane(name, connector, line)
 
 
 async def opened(settings: Settings, stack: AsyncExitStack) -> tuple[Settings, Connector, bool]:
@@ -298,7 +303,7 @@ def application(
     reception = Reception(settings, lanes, callers)
     edge = Edge(lanes, callers, reception, delivery, belongings)
     options = options_of(settings)
-    completions = Completions(options, reception, delivery, attachments)
+    completions = Completions(options, reception, delivery, attachments, edge.belongings_for)
     openai = OpenAIEdge(options, edge, completions, reception, delivery)
     guard = Guard(
         table.dialect_for,

@@ -18,7 +18,14 @@ from yarl import URL
 from proxy import settings
 from proxy.clock import Clock
 from proxy.connector import Data, note
-from proxy.credentials import TokenRequests, credential_of, named_by, passed_credential
+from proxy.credentials import (
+    OWN_TOKEN_REQUESTS_RPM,
+    PASSED_TOKEN_REQUESTS_RPM,
+    TokenRequests,
+    credential_of,
+    named_by,
+    passed_credential,
+)
 from proxy.errors import UpstreamError
 from proxy.forwarding import RawCall, RawHead
 from proxy.models import Models
@@ -39,6 +46,8 @@ PLAIN: Final = {"Accept": "application/json"}
 JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 EVENTS: Final = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Content-Type": "application/json"}
 
+#: What names of accounts are made with: replicas must make the same.
+ACCOUNTS: Final = b"gigachat-proxy accounts"
 #: The end of a base address.
 VERSIONED: Final = re.compile(r"/v\d+$")
 # Names of the old host; the new one answers them 404.
@@ -131,6 +140,11 @@ def owns(credential: PassedCredential) -> bool:
     return default_account().owns(credential)
 
 
+def account() -> str:
+    """A name of the default account that is the same in every process and tells nobody anything."""
+    return default_account().account()
+
+
 async def issue_token() -> tuple[str, float]:
     """An access token of the API and the seconds that it lasts. Raises UpstreamError."""
     return await default_account().issue_token()
@@ -162,7 +176,8 @@ class Account:
 
     Args:
         passed: the credential, if it is none that the settings name.
-        beside: an account with which this one shares the connections and the pace of token requests.
+        beside: an account with which this one shares the connections, and with all others beside that one the pace of
+            token requests.
 
     Raises:
         CredentialMissing: the settings name no credential.
@@ -181,6 +196,9 @@ class Account:
         beside: "Account | None" = None,
     ) -> None:
         self._chosen = chosen
+        self._passed = passed
+        #: The same without its client certificate, for accounts that must not be taken for this one.
+        self._bare: Account | None = None
         self._tls = Tls(chosen)
         self._owns_upstream = beside is None
         self._upstream: Upstream = (
@@ -188,12 +206,14 @@ class Account:
             if beside
             else Upstream(tls=self._tls, outbound=Outbound(chosen), headers={"User-Agent": USER_AGENT})
         )
-        self._requests: TokenRequests = beside._requests if beside else TokenRequests(self._upstream)
+        self._passed_requests: TokenRequests = (
+            beside._passed_requests if beside else TokenRequests(self._upstream, PASSED_TOKEN_REQUESTS_RPM)
+        )
         clock = clock or Clock()
         if passed is None:
-            self._credential = credential_of(chosen, self._requests, clock)
+            self._credential = credential_of(chosen, TokenRequests(self._upstream, OWN_TOKEN_REQUESTS_RPM), clock)
         else:
-            self._credential = passed_credential(passed, chosen, self._requests, clock)
+            self._credential = passed_credential(passed, chosen, self._passed_requests, clock)
         is_new_host = f".{URL(chosen.gigachat_base).host}".endswith(NEW_HOST)
         self._todays_names = LEGACY_MODELS if is_new_host else {}
         self._models = Models(partial(self._read, "GET", "/models", PLAIN), clock=clock)
@@ -205,13 +225,20 @@ class Account:
         """The account of another credential."""
         if self._credential.way != "certificate":
             return Account(self._chosen, passed=passed, beside=self)
-        # Connections of its own: over ours the API would see our certificate, and take its caller for us.
-        bare = {"gigachat_cert_file": None, "gigachat_key_file": None, "gigachat_mtls_auth": False}
-        return Account(self._chosen.model_copy(update=bare), passed=passed)
+        if self._bare is None:
+            # Over our own connections the API would see our certificate, and take its caller for us.
+            bare = {"gigachat_cert_file": None, "gigachat_key_file": None, "gigachat_mtls_auth": False}
+            self._bare = Account(self._chosen.model_copy(update=bare))
+        return self._bare.beside(passed)
 
     def owns(self, passed: PassedCredential) -> bool:
         """Whether the settings name the same credential."""
         return passed in frozenset(named_by(self._chosen))
+
+    def account(self) -> str:
+        """A name that is the same in every process and tells nobody anything."""
+        named = [self._passed] if self._passed else named_by(self._chosen)
+        return named[0].fingerprint(ACCOUNTS) if named else ""
 
     async def issue_token(self) -> tuple[str, float]:
         """Its access token, for a caller who has shown its credential, and the seconds that it lasts."""
@@ -230,6 +257,8 @@ class Account:
     async def shutdown(self) -> None:
         await self._models.close()
         await self._credential.tokens.close()
+        if self._bare is not None:
+            await self._bare.shutdown()
         if self._owns_upstream:
             await self._upstream.close()
 

@@ -20,6 +20,7 @@ from proxy.clock import Clock, Timer
 from proxy.connector import Chunk, Connector, closing, current_gate, from_functions, importing, noted, passed_on
 from proxy.errors import (
     LineFull,
+    ProxyError,
     Stopping,
     UpstreamError,
     UpstreamTimeout,
@@ -70,19 +71,21 @@ class Presence:
 class Attempt:
     """One call of the upstream: what surrounds it, and its time-out, which runs only while the upstream is awaited."""
 
-    __slots__ = ("_clock", "_permit", "_queue", "_request", "_timer")
+    __slots__ = ("_clock", "_ends", "_permit", "_queue", "_request", "_timer")
 
     def __init__(self, queue: "ProxyQueue", request: ProxyRequest, permit: Permit) -> None:
         self._queue = queue
         self._clock = queue._clock
         self._request = request
         self._permit = permit
-        self._timer: Timer | None = None
+        self._ends = math.inf
+        self._timer: Timer
 
     def __enter__(self) -> "Attempt":
         request, permit = self._request, self._permit
         request.attempts += 1
         self._queue._in_flight[request] = self._clock.now()
+        self._set_timer()
         notes: dict[str, str] = {}
         request.noted = notes
         current_gate.set(permit)
@@ -92,7 +95,7 @@ class Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rest()
+        self._timer.cancel()
         self._permit.on_sent = None
         current_gate.set(None)
         del self._queue._in_flight[self._request]
@@ -104,22 +107,34 @@ class Attempt:
 
     def start(self) -> None:
         """The upstream is awaited."""
-        self.rest()
-        self._timer = self._clock.call_at(self._clock.now() + self._queue.call_timeout, self._end)
+        self._ends = self._clock.now() + self._queue.call_timeout
 
     def rest(self) -> None:
         """The caller is awaited."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ends = math.inf
 
     def settle(self) -> None:
         """It has its whole answer."""
         self._permit.settle(self._request.usage or Usage())
         self._queue.latencies.add(self._clock.now() - self._queue._in_flight[self._request])
 
-    def _end(self) -> None:
-        self._request.interrupt(UpstreamTimeout(self._queue.call_timeout))
+    @property
+    def _limit(self) -> float:
+        """When it is over if nothing comes: by its time-out, or by the deadline of its request."""
+        return self._ends if self._request.has_begun else min(self._ends, self._request.deadline)
+
+    def _set_timer(self) -> None:
+        """To the first instant at which it may be over. It is not moved with each chunk, and looks when it rings."""
+        soonest = self._clock.now() + self._queue.call_timeout
+        self._timer = self._clock.call_at(min(self._limit, soonest), self._look)
+
+    def _look(self) -> None:
+        if self._clock.now() < self._limit:
+            self._set_timer()
+        elif self._limit == self._ends:
+            self._request.interrupt(UpstreamTimeout(self._queue.call_timeout))
+        else:
+            self._request.expire()
 
 
 class ProxyQueue:
@@ -165,6 +180,8 @@ class ProxyQueue:
     # -- start and stop
 
     def start(self) -> None:
+        for account in self._accounts:
+            account.limits.start()
         self._dispatchers = [asyncio.create_task(self._dispatch(account)) for account in self._accounts]
 
     async def drain(self, timeout: float) -> None:
@@ -184,11 +201,18 @@ class ProxyQueue:
         for request in list(self._present):
             request.interrupt(Stopping(retry_after=1))
 
+    def interrupt_waiting(self, failure: Callable[[], ProxyError]) -> None:
+        """Answer everybody who waits, at once, each with a failure of its own."""
+        for request in list(self._present):
+            if request.is_waiting:
+                request.interrupt(failure())
+
     async def close(self) -> None:
         self.interrupt_all()
         for dispatcher in self._dispatchers:
             dispatcher.cancel()
         await asyncio.gather(*self._dispatchers, return_exceptions=True)
+        await asyncio.gather(*(account.limits.close() for account in self._accounts))
 
     # -- what others may see
 
@@ -212,6 +236,10 @@ class ProxyQueue:
         lane, waiting = self._limits(), self._line.qsize()
         is_stopping = self._stops_at is not None
         return LaneState(lane, waiting, self._line.maxsize, self._eta(waiting, lane), self.latencies.mean, is_stopping)
+
+    @property
+    def trouble(self) -> str:
+        return "; ".join(filter(None, (account.limits.trouble for account in self._accounts)))
 
     def place(self, request: ProxyRequest) -> int:
         """Its position now, from 1, at most a second old; 0 if it does not wait."""
@@ -274,7 +302,7 @@ class ProxyQueue:
                 try:
                     async with aclosing(self._attempt(request, turn)) as chunks:
                         async for chunk in chunks:
-                            request.begin()
+                            request.has_begun = True
                             yield chunk
                     return
                 except UpstreamError as error:
@@ -284,13 +312,11 @@ class ProxyQueue:
 
     def _enter(self, request: ProxyRequest) -> None:
         request.arrived = self._clock.now()
-        request.expiry = self._clock.call_at(request.deadline, request.expire)
         self._present.add(request)
         self._nobody.clear()
 
     def _leave(self, request: ProxyRequest, end: BaseException | None) -> None:
         """Tell its story, however it ended."""
-        request.begin()
         self._present.discard(request)
         if not self._present:
             self._nobody.set()
@@ -351,6 +377,7 @@ class ProxyQueue:
         if not request.attempts and (turn := self._admit(request)) is not None:
             return turn
         since = self._clock.now()
+        expiry = self._clock.call_at(request.deadline, request.expire)
         try:
             turn = await request.expect_turn()
         except BaseException:
@@ -358,6 +385,7 @@ class ProxyQueue:
             request.forgo_turn()
             raise
         finally:
+            expiry.cancel()
             request.waited += self._clock.now() - since
         return turn
 

@@ -8,8 +8,11 @@
 | startup    | how long from the process's start to its first answer, and which imports that time goes to       |
 | client     | what a call of a thousand queued ones costs its caller, beside GigaChat's own SDK                |
 | sdk        | what the proxy adds to a call and to each chunk of a stream, beside the SDK straight at the API |
+| peer       | what OpenAI's clients get of the proxy, beside gpt2giga on the same API                          |
+| jobs       | how many durable jobs are accepted a second, beside bare commits of SQLite                      |
+| replicas   | how even one pace is that several replicas keep through Redis, also when one or Redis dies      |
 
-Everything runs on loopback, in processes of its own: the service (`service`), the comparison (`bare`), the API
-(`upstream`) and the callers (`load`). Ratios are taken within one run, of alternating rounds, so that they hold on any
-machine; absolute numbers hold for the machine they were measured on.
+Everything runs on loopback, in processes of its own: the service (`service`), the comparisons (`bare`, `gpt2giga`),
+the API (`upstream`) and the callers (`load`). Ratios are taken within one run, of alternating rounds, so that they hold
+on any machine; absolute numbers hold for the machine they were measured on.
 """

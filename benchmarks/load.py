@@ -40,8 +40,9 @@ class Load:
     Args:
         seconds: for how long each connection asks again when it is answered; or, if `is_once`, for how long to wait
             for the answers.
-        is_once: one request on each connection, all together, numbered from 0 in X-Request-ID in the order of sending.
+        is_once: one request on each connection, all together, numbered in X-Request-ID in the order of sending.
         body: what each request asks.
+        first: the number of the first request.
     """
 
     url: str
@@ -49,6 +50,7 @@ class Load:
     seconds: float
     is_once: bool = False
     body: str = BODY.decode()
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ async def call(load: Load) -> Outcome:
     began = time.monotonic()
     tally.ends = began + load.seconds
     for number, connection in enumerate(connections):
-        connection.send(request_of(load, number if load.is_once else None))
+        connection.send(request_of(load, load.first + number if load.is_once else None))
     # Answers to the last requests of a timed load come after its end; nothing on loopback takes ten seconds.
     limit = load.seconds if load.is_once else load.seconds + 10
     try:

@@ -95,7 +95,7 @@ def bare(api: Process) -> Iterator[Process]:
 
 
 @contextmanager
-def service(api: Process, **knobs: float | str) -> Iterator[Process]:
+def service(api: Process, **knobs: object) -> Iterator[Process]:
     """Our service before this API, without limits but those in `knobs`."""
     settings = {
         "port": 0,

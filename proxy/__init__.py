@@ -16,6 +16,8 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
                     sniffing.py: what a file is by its first bytes
     fetching.py     downloads of what callers name; public_hosts.py: which hosts callers may make us call
     dialects/       what callers speak: pure translation; forwarding.py: what passes byte for byte
+    jobs/           work that outlives its caller: the promise of its store, and the engines that keep it, sqlite/ (one
+                    process) and redis/ (many)
     lanes.py        an upstream's account with its limits and its line, and which of them serves whom
     passed.py       credentials that callers bring along; line.py: what the edge needs of a line
     request.py      one request in the line; fair_queue.py: who waits, in the order of order.py
@@ -35,7 +37,7 @@ Imports go downwards only:
     {lanes, line, info, limits, request, fair_queue, order, estimate, promises, reception, callers, passes, browsers,
     upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
     entry, journal, logfile, belongings, owners, attachments, api_files, sniffing, fetching, public_hosts,
-    completions, merging} ->
+    completions, merging, jobs} ->
     {connector, forwarding, passed, settings, knob, values, sources, command_line, gpt2giga, errors, clock, expiring,
     threads}
 Connectors import only {upstream, outbound, sse, limits, credentials, tokens, tls, once, rules, models} and the lowest

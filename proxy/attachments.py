@@ -10,7 +10,6 @@ Rule 4: with DELETE_ATTACHMENTS nothing is shared: each request has files of its
 import asyncio
 import hashlib
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -52,9 +51,6 @@ MOST_HELD: Final = 16
 MOST_BYTES: Final = 80 * MEGABYTE
 #: Seconds that the deletion of a file may wait in line.
 DELETION_PATIENCE: Final = 3600.0
-#: Characters that a file keeps of its name, and those that no name may have.
-NAME_LENGTH: Final = 100
-UNFIT: Final = re.compile(r'[\x00-\x1f\x7f"/\\]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,5 +276,5 @@ def bare(content_type: str) -> str:
 
 def fitting(name: str, media: MediaType) -> str:
     """A name that can be written into a form, and ends as its type wants it."""
-    stem = UNFIT.sub("_", name)[-NAME_LENGTH:] or media.family
+    stem = api_files.fit(name or media.family)
     return stem if type_by_filename(stem) == media.name else f"{stem}.{media.extension}"

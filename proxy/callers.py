@@ -12,7 +12,7 @@ from aiohttp import web
 
 from proxy import passes
 from proxy.errors import BadRequest, KeyRefused, PassingOff, Unauthorized
-from proxy.passed import PassedCredential, credential_for_token, credential_in, word_in
+from proxy.passed import PassedCredential, credential_for_token, credential_in, may_be_theirs, word_in
 
 Network = IPv4Network | IPv6Network
 
@@ -66,9 +66,10 @@ class Callers:
             return self.name(request), None
         if brought is not None:
             return self._name_beside(request), brought
-        if not is_bearer(authorization) or self._is_ours(authorization):
+        if not word_in(authorization) or self._is_ours(authorization):
             return self.name(request), None
-        if not is_raw:
+        # Whoever sends anything else means some account, and it is not ours to spend.
+        if not is_raw or not is_bearer(authorization):
             raise KeyRefused
         brought = PassedCredential("token", word_in(authorization))
         # Whoever got it here has shown the API a credential, and its client may have no place for a key.
@@ -84,7 +85,10 @@ class Callers:
         key = next((name for word in passes.keys_in(authorization) if (name := self._named(word))), None)
         if key is None and authorization and self._has_issued is not None:
             is_password = not request.path.rstrip("/").endswith("/oauth")
-            return self._address(request), credential_for_token(authorization, scope, is_password=is_password)
+            brought = credential_for_token(authorization, scope, is_password=is_password)
+            if self.keys and brought is not None and not may_be_theirs(brought):
+                raise KeyRefused  # misspelt perhaps, and nobody else's to read
+            return self._address(request), brought
         if not self.keys:
             return self._address(request), None
         return key or self._owner([*keys_in(told), *passes.keys_in(authorization)]), None

@@ -20,11 +20,13 @@ import orjson
 from aiohttp import web
 
 from proxy import api_files, sse
-from proxy.attachments import Attachments, Sender
+from proxy.attachments import Attachments, Sender, Uploads
+from proxy.belongings import Everybodys
 from proxy.connector import Chunk, Connector
 from proxy.delivery import Delivery
 from proxy.dialects.openai import Answers, Chat, ChatStream, OpenAI, Options, images_in, with_images
 from proxy.entry import NOTE
+from proxy.errors import NotFound
 from proxy.forwarding import RawCall
 from proxy.merging import all_of, merged
 from proxy.reception import Reception, parsed
@@ -32,31 +34,51 @@ from proxy.reception import Reception, parsed
 log = logging.getLogger("proxy.completions")
 
 OPENAI = OpenAI()
-Files = Mapping[str, str]
+#: The ids of the files of what is attached, in order.
+Files = Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """A request as it waits."""
+    """A request: its bytes, and what they say."""
 
     body: bytes
     options: Options
     id: str
     created: int
+    _chat: Chat | None = None
 
     def chat(self) -> Chat:
         """Raises BadRequest."""
-        return Chat(parsed(self.body), self.options, id=self.id, created=self.created)
+        if self._chat is None:
+            self._chat = Chat(parsed(self.body), self.options, id=self.id, created=self.created)
+        return self._chat
+
+    def named(self, files: Files) -> dict[str, str]:
+        """The id of the file for the source of each attachment. Its sources are megabytes, so nobody keeps it."""
+        return {each.source: id for each, id in zip(self.chat().attachments, files, strict=True)}
+
+    def forget(self) -> None:
+        """It waits."""
+        self._chat = None
 
 
 class Completions:
     """Serves them."""
 
-    def __init__(self, options: Options, reception: Reception, delivery: Delivery, attachments: Attachments) -> None:
+    def __init__(
+        self,
+        options: Options,
+        reception: Reception,
+        delivery: Delivery,
+        attachments: Attachments,
+        belongings_for: Callable[[web.Request], Everybodys],
+    ) -> None:
         self._options = options
         self._reception = reception
         self._delivery = delivery
         self._attachments = attachments
+        self._belongings_for = belongings_for
 
     async def chat(self, request: web.Request, body: bytes) -> web.StreamResponse:
         """A request whose caller is known. Raises BadRequest for what is wrong with it."""
@@ -66,10 +88,11 @@ class Completions:
         note.model = chat.model
         if chat.ignored:
             log.debug("request %s: %s mean nothing here", note.id, ", ".join(chat.ignored))
-        files = {each.source: each.source for each in chat.attachments}
-        self._reception.lane(request).connector.validate(chat.data(files))
-        exchange = Exchange(self._reception, self._attachments, request, asked, chat)
-        del chat
+        data = chat.data({each.source: each.source for each in chat.attachments})
+        self._reception.lane(request).connector.validate(data)
+        belongings, interval = self._belongings_for(request), self._delivery.heartbeat_interval
+        exchange = Exchange(self._reception, self._attachments, belongings, interval, request, asked, chat)
+        del chat, data
         if exchange.is_stream:
             return await self._delivery.stream(OPENAI, request, exchange.events())
         with self._delivery.beating(request):
@@ -80,10 +103,19 @@ class Exchange:
     """The calls of one request."""
 
     def __init__(
-        self, reception: Reception, attachments: Attachments, request: web.Request, asked: Asked, chat: Chat
+        self,
+        reception: Reception,
+        attachments: Attachments,
+        belongings: Everybodys,
+        heartbeat_interval: float,
+        request: web.Request,
+        asked: Asked,
+        chat: Chat,
     ) -> None:
         self._reception = reception
         self._attachments = attachments
+        self._belongings = belongings
+        self._heartbeat_interval = heartbeat_interval
         self._request = request
         self._asked = asked
         self.is_stream = chat.is_stream
@@ -118,13 +150,12 @@ class Exchange:
     async def _answers(self, files: Files) -> Answers:
         """The answers that lead to one choice, the last one being told."""
         answers = [await self._ask(partial(first_call, self._asked, files))]
-        chat = self._asked.chat()
-        while (data := chat.another(answers, files)) is not None:
+        while (data := self._asked.chat().another(answers, self._asked.named(files))) is not None:
             answers.append(await self._ask(partial(Connector.request, data=data)))
         return answers
 
     async def _ask(self, call: Callable[[Connector], Awaitable[Chunk]]) -> Chunk:
-        answer = await self._reception.ask(self._request, call, client=self._client)
+        answer = await self._reception.ask(self._request, call, client=self._client, parsed=self._asked)
         self._request[NOTE].made(answer)
         return answer
 
@@ -133,7 +164,8 @@ class Exchange:
     async def _live(self, files: Files) -> AsyncGenerator[bytes, None]:
         told: list[ChatStream] = []
         choices = [self._choice(files, index, told) for index in range(self._n)]
-        async with aclosing(merged(choices)) as events:
+        waits = sse.comment("more choices to come")
+        async with aclosing(merged(choices, idle=waits, seconds=self._heartbeat_interval)) as events:
             async for event in events:
                 yield event
         if (usage := self._asked.chat().usage_chunk(told)) is not None:
@@ -143,7 +175,8 @@ class Exchange:
         """One choice, as it comes; its stream is added to those that are told."""
         call = partial(first_stream, self._asked, files)
         late: list[dict[str, Any]] = []
-        async with aclosing(self._reception.run(self._request, call, client=self._client)) as chunks:
+        run = self._reception.run(self._request, call, client=self._client, parsed=self._asked)
+        async with aclosing(run) as chunks:
             chunk = await anext(chunks, None)
             stream = self._asked.chat().stream(index)  # only now, for it may have waited long
             told.append(stream)
@@ -168,12 +201,17 @@ class Exchange:
         if self._has_image(told):
             for choice in told["choices"]:
                 text = content_of(choice)
-                addresses = {id: await self._data_url(id) for id in images_in(text)}
+                addresses = {id: url for id in images_in(text) if (url := await self._data_url(id))}
                 part_of(choice)["content"] = with_images(text, addresses)
         return told
 
-    async def _data_url(self, id: str) -> str:
+    async def _data_url(self, id: str) -> str | None:
+        """The picture itself; None if it is another caller's, whose id somebody has made the model say."""
         call = RawCall("GET", "v1", f"/files/{id}/content", "", (("Accept", "*/*"),))
+        try:
+            self._belongings.of_call(self._request[NOTE].caller, call, is_read=False)
+        except NotFound:
+            return None
         whole: Any = await self._reception.ask(self._request, partial(api_files.whole, call=call))
         return f"data:{whole.type};base64,{b64encode(whole.body).decode()}"
 
@@ -181,27 +219,32 @@ class Exchange:
     async def _files(self) -> AsyncIterator[Files]:
         """The files of what is attached, while the block runs."""
         if not self._has_attachments:
-            yield {}
+            yield ()
             return
         note = self._request[NOTE]
         sender = Sender(
             lane=self._reception.lane(self._request),
-            enrol=partial(self._reception.enrol, self._request),
+            enrol=partial(self._reception.enrol, self._request, parsed=self._asked),
             id=note.id,
             caller=note.caller,
             client=self._request.headers.get("X-Client-ID", ""),
             ends=asyncio.get_running_loop().time() + self._reception.patience(self._request),
         )
         async with self._attachments.of(sender) as uploads:
-            yield await uploads.ids(self._asked.chat().attachments)
+            yield await self._uploaded(uploads)
+
+    async def _uploaded(self, uploads: Uploads) -> Files:
+        attachments = self._asked.chat().attachments
+        ids = await uploads.ids(attachments)
+        return [ids.get(each.source, each.source) for each in attachments]
 
 
 def first_call(asked: Asked, files: Files, connector: Connector) -> Awaitable[Chunk]:
-    return connector.request(asked.chat().data(files))
+    return connector.request(asked.chat().data(asked.named(files)))
 
 
 def first_stream(asked: Asked, files: Files, connector: Connector) -> AsyncIterator[Chunk]:
-    return connector.stream(asked.chat().data(files))
+    return connector.stream(asked.chat().data(asked.named(files)))
 
 
 def part_of(choice: dict[str, Any]) -> dict[str, Any]:

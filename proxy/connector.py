@@ -213,12 +213,18 @@ class Connector:
         owns = getattr(self.home, "owns", None)
         return owns is not None and bool(owns(credential))
 
+    def account(self) -> str:
+        """What tells its account from others, in every process alike, and tells nobody anything; "" if it has none."""
+        account = getattr(self.home, "account", None)
+        return str(account()) if account is not None else ""
+
     async def issue_token(self) -> tuple[str, float]:
         """An access token of the upstream, and the seconds that it lasts. Raises UpstreamError, NotFound."""
         issue_token = getattr(self.home, "issue_token", None)
         if issue_token is None:
             raise NotFound(f"the connector {self.name} issues no tokens")
-        token, life = await issue_token()
+        with foreign_errors_named(self.name):
+            token, life = await issue_token()
         return str(token), float(life)
 
     async def startup(self) -> None:
@@ -264,7 +270,7 @@ class foreign_errors_named:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError | HTTPException | aiohttp.ClientError | JSONDecodeError):
+        if error is None or not isinstance(error, OSError | HTTPException | aiohttp.ClientError | JSONDecodeError):
             return
         status = told_status(error)
         if status is not None:

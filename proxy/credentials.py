@@ -32,8 +32,10 @@ from proxy.upstream import Upstream, decoded
 
 #: Seconds that a token request may take.
 TOKEN_TIMEOUT: Final = 30.0
-#: Token requests a minute: the API takes 10 a second, from all accounts of one address.
-TOKEN_REQUESTS_RPM: Final = 9 * 60.0
+#: Token requests a minute, of the service's own account and of all that callers bring along: the API takes 10 a second
+#: from all of one address. Apart, so that strangers who try out credentials do not keep the service from its own token.
+OWN_TOKEN_REQUESTS_RPM: Final = 2 * 60.0
+PASSED_TOKEN_REQUESTS_RPM: Final = 7 * 60.0
 #: Seconds for which a caller's refused credential is not shown to the API again.
 PASSED_PAUSE: Final = 60.0
 
@@ -86,11 +88,11 @@ class Credential:
 
 
 class TokenRequests:
-    """Token requests of all accounts: so many a second that the API takes them, however many accounts there are."""
+    """Token requests of one account or of many: so many a second that the API takes them, however many there are."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, rpm: float) -> None:
         self._upstream = upstream
-        self._limits = LocalLimits(rpm=TOKEN_REQUESTS_RPM)
+        self._limits = LocalLimits(rpm=rpm)
 
     async def send(self, url: URL, headers: dict[str, str], body: bytes) -> bytes:
         """The answer to one, when it is its turn. Raises UpstreamError."""

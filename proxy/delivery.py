@@ -36,6 +36,12 @@ JSON_TYPE = "application/json; charset=utf-8"
 UNBUFFERED = {"X-Accel-Buffering": "no"}  # nginx would hold the chunks back
 EVENT_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **UNBUFFERED}
 
+#: What says of a body how it is to be read.
+ABOUT_THE_BODY = ("Content-Type", "Content-Encoding", "Content-Language")
+
+#: Bytes that a connection surely takes which has sent all that came before: half of what asyncio keeps for it.
+AT_ONCE = 32 * 1024
+
 T = TypeVar("T")
 
 NOTHING = nullcontext()
@@ -51,6 +57,11 @@ class Delivery:
         self._settings = settings
         self._heartbeat = heartbeat
         self._explain = explain
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """Seconds between two signs of life to those who wait."""
+        return self._settings.heartbeat_interval
 
     def plain(self, request: web.Request, body: bytes) -> web.Response:
         """One whole answer, in JSON."""
@@ -99,8 +110,8 @@ class Delivery:
 
     def again(self, request: web.Request, answer: web.Response) -> web.Response:
         """An answer that somebody else got before."""
-        told = headers(request, {"Content-Type": answer.headers["Content-Type"]})
-        return web.Response(status=answer.status, body=answer.body, headers=told)
+        told = {name: answer.headers[name] for name in ABOUT_THE_BODY if name in answer.headers}
+        return web.Response(status=answer.status, body=answer.body, headers=headers(request, told))
 
     def refused_token(self, request: web.Request, refusal: PassedRefused) -> web.Response:
         """What the API said of a credential that was shown to it for a token; in its own words, if it has said any."""
@@ -139,7 +150,7 @@ class Delivery:
             await asyncio.wait({opening}, timeout=self._settings.stream_early_200)
             while not opening.done():
                 await begin(request, response, headers(request, EVENT_HEADERS))
-                await response.write(sse.comment(progress(*in_line(request))))
+                await response.write(sse.comment(progress(request)))
                 await asyncio.wait({opening}, timeout=self._settings.heartbeat_interval)
             return await opening
         finally:
@@ -150,6 +161,8 @@ class Delivery:
 
     async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         """Write, within EXP_RESP_TIMEOUT: whoever does not read must not hold its slot for ever."""
+        if goes_at_once(request, data):
+            return await write(request, response, data)
         try:
             async with asyncio.timeout(self._settings.exp_resp_timeout):
                 await write(request, response, data)
@@ -227,8 +240,17 @@ async def write(request: web.Request, response: web.StreamResponse, data: bytes)
     await response.write(data)
 
 
-def progress(line: Line, enrolled: Enrolled) -> str:
+def goes_at_once(request: web.Request, data: bytes) -> bool:
+    """Whether it can be written without waiting for the caller to read; a time-out for each chunk is not nothing."""
+    transport = request.transport
+    return transport is not None and not transport.get_write_buffer_size() and len(data) <= AT_ONCE
+
+
+def progress(request: web.Request) -> str:
     """What a person who looks at the raw stream reads while it waits."""
+    if request[NOTE].enrolled is None:
+        return "fetching what is attached"  # no call of it is in line yet
+    line, enrolled = in_line(request)
     place = line.place(enrolled)
     return f"queued position={place} eta={line.eta(place - 1):.1f}" if place else "in flight"
 

@@ -110,6 +110,13 @@ class NotFound(ProxyError):
     code = "not_found"
 
 
+class ModelNotFound(NotFound):
+    """There is no model of this name."""
+
+    code = "model_not_found"
+    param = "model"
+
+
 class MethodNotAllowed(ProxyError):
     """This path does not take this method."""
 
@@ -165,6 +172,11 @@ class DeadlineExpired(ProxyError):
 
     status = 504
     code = "deadline_expired"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        # It may have been sent, and paid for: a client library must not do that again by itself.
+        return {"x-should-retry": "false"}
 
 
 class Stopping(ProxyError):

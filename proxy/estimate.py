@@ -13,17 +13,15 @@ LATENCIES = 50
 
 
 class Latencies:
-    """The mean of the last calls, in seconds from send to the end of the answer."""
+    """The `mean` of the last calls, in seconds from send to the end of the answer; None before the first."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=LATENCIES)
+        self.mean: float | None = None
 
     def add(self, seconds: float) -> None:
         self._seconds.append(seconds)
-
-    @property
-    def mean(self) -> float | None:
-        return sum(self._seconds) / len(self._seconds) if self._seconds else None
+        self.mean = sum(self._seconds) / len(self._seconds)
 
 
 class Lanewide(NamedTuple):

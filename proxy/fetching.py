@@ -108,7 +108,7 @@ def checked(base: URL, address: str, param: str) -> URL:
     try:
         url = base.join(URL(address)) if base else URL(address)
         host = url.host
-    except ValueError:
+    except (ValueError, IndexError):  # IndexError: yarl 1.25 of brackets with nothing in them
         url, host = URL(), None
     if url.scheme not in ("http", "https") or not host:
         raise BadRequest(f'"{param}" must be, and lead to, an http:// or https:// address', param=param)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 
 from proxy.connector import Connector
-from proxy.errors import ProxyError
+from proxy.errors import PassedRefused, ProxyError
 from proxy.forwarding import RawCall
 from proxy.lanes import Lane
 from proxy.line import Call, Enrolled, Priority
@@ -31,7 +31,7 @@ class Infos:
 
     async def of(self, lane: Lane) -> Info:
         """It is asked in its turn, for it may call its API; where that would take longer than PATIENCE, it is asked
-        outside the line, where it tells what it knows."""
+        outside the line, where it tells what it knows. Raises PassedRefused."""
         now = asyncio.get_running_loop().time()
         info, at = self._told.get(lane, ({}, -AGE))
         if now - at < AGE:
@@ -40,6 +40,8 @@ class Infos:
             turn = lane.line.enrol(Connector.info, patience=PATIENCE, caller="proxy", priority=Priority.HIGH)
             try:
                 info = cast(Info, await lane.line.answer(turn))
+            except PassedRefused:
+                raise
             except ProxyError as error:
                 log.info("what the connector tells is not to be had now: %s", error)
             else:
@@ -82,4 +84,5 @@ class RawModels:
 
 
 def is_for_models(call: RawCall) -> bool:
-    return (call.method, call.path, call.query) == ("GET", "/models", "")
+    # The second version of the API has no such path, and says so itself.
+    return (call.method, call.version, call.path, call.query) == ("GET", "v1", "/models", "")

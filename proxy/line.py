@@ -6,11 +6,19 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from proxy.connector import Chunk, Connector
+from proxy.errors import ProxyError
 from proxy.estimate import Lanewide
 from proxy.limits import Usage
 
 #: Makes one attempt at an upstream: a coroutine for `Line.answer`, an async iterator of chunks for `Line.run`.
 Call = Callable[[Connector], Any]
+
+
+class Parsed(Protocol):
+    """What a request knows of its bytes while it need not wait: parsed they take three times the room."""
+
+    def forget(self) -> None:
+        """It waits; whatever is needed again is made of the bytes again."""
 
 
 class Priority(Enum):
@@ -100,6 +108,7 @@ class Line(Protocol):
         client: str = "",
         priority: Priority = Priority.NORMAL,
         passed_on: Mapping[str, str] | None = None,
+        parsed: Parsed | None = None,
     ) -> Enrolled:
         """A request for `run`; it does not wait in line before that."""
 
@@ -108,6 +117,10 @@ class Line(Protocol):
 
     def run(self, request: Any) -> AsyncGenerator[Chunk, None]:
         """The same for a stream: the answer's chunks."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the limits are not kept as they are set just now; "" if they are."""
 
     def place(self, request: Any) -> int:
         """Its position now, from 1, at most a second old; 0 if it does not wait."""
@@ -122,5 +135,8 @@ class Line(Protocol):
 
     def interrupt_all(self) -> None:
         """Answer everybody present, at once."""
+
+    def interrupt_waiting(self, failure: Callable[[], ProxyError]) -> None:
+        """Answer everybody who waits, at once, each with a failure of its own."""
 
     async def close(self) -> None: ...

@@ -23,42 +23,66 @@ async def all_of(makers: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     return [each.result() for each in made]
 
 
-async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """What they yield, as it comes. The first that fails ends the others, and its error is raised."""
+async def merged(
+    streams: Sequence[AsyncGenerator[T, None]], *, idle: T | None = None, seconds: float | None = None
+) -> AsyncGenerator[T, None]:
+    """What they yield, as it comes, but none begins before those that stand before it.
+
+    Once something is told, `idle` comes whenever nothing else does for so many `seconds`: what is left may wait long.
+    The first that fails ends the others, and its error is raised.
+    """
     if len(streams) == 1:
         async with aclosing(streams[0]) as only:
             async for each in only:
                 yield each
         return
-    come: asyncio.Queue[T | None] = asyncio.Queue(AHEAD)
-    readers = [asyncio.create_task(read(stream, come)) for stream in streams]
+    come: asyncio.Queue[tuple[int, list[T]]] = asyncio.Queue(AHEAD)
+    readers = [asyncio.create_task(read(number, stream, come)) for number, stream in enumerate(streams)]
+    held: list[list[T]] = [[] for _ in streams]
+    seen: set[int] = set()
+    begun, ended, is_told = 0, 0, False
     try:
-        left = len(readers)
-        while left:
-            came = await come.get()
-            if came is not None:
-                yield came
+        while ended < len(streams):
+            try:
+                async with asyncio.timeout(seconds if is_told else None):
+                    number, items = await come.get()
+            except TimeoutError:
+                if idle is not None:
+                    yield idle
                 continue
-            left -= 1
-            for reader in readers:
-                if reader.done():
-                    reader.result()
+            if not items:
+                ended += 1
+                raise_what_failed(readers)
+            held[number] += items
+            seen.add(number)
+            while begun in seen:
+                begun += 1
+            for earlier in held[:begun]:
+                while earlier:
+                    is_told = True
+                    yield earlier.pop(0)
     finally:
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
 
 
-async def read(stream: AsyncGenerator[T, None], come: "asyncio.Queue[T | None]") -> None:
-    """Put all of it into the queue, and None behind it, even if it fails; not if it is cancelled: nobody reads then."""
+async def read(number: int, stream: AsyncGenerator[T, None], come: "asyncio.Queue[tuple[int, list[T]]]") -> None:
+    """Put all of it into the queue, and an empty list behind it, even if it fails; who cancels it reads no more."""
     try:
         async with aclosing(stream):
             async for each in stream:
-                await come.put(each)
+                await come.put((number, [each]))
     except Exception:
-        await come.put(None)
+        await come.put((number, []))
         raise
-    await come.put(None)
+    await come.put((number, []))
+
+
+def raise_what_failed(readers: Sequence["asyncio.Task[None]"]) -> None:
+    for reader in readers:
+        if reader.done():
+            reader.result()
 
 
 async def awaited(make: Callable[[], Awaitable[T]]) -> T:

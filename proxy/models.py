@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from proxy.clock import Clock
 from proxy.connector import current_gate
-from proxy.errors import UpstreamError
+from proxy.errors import PassedRefused, UpstreamError
 from proxy.once import Once
 from proxy.upstream import decoded
 
@@ -37,6 +37,7 @@ class Models:
     async def names(self, known: Sequence[str]) -> list[str]:
         """Their names; those that are `known` without asking, while the API cannot be asked.
 
+        Raises PassedRefused: whose credential is refused is told so, whatever it asks.
         It is asked in turn only: outside the line nothing keeps the pace.
         """
         gate = current_gate.get()
@@ -46,6 +47,8 @@ class Models:
             await gate.gate()
         try:
             return [model["id"] for model in (await self.answer())["data"]]
+        except PassedRefused:
+            raise
         except UpstreamError as error:
             logger.warning("the API's models cannot be listed: %s", error, extra={"action": "models_failed"})
             return list(known)

@@ -1,6 +1,7 @@
 """The operations for OpenAI's clients: chat, embeddings, models and files, whatever the API behind a lane speaks."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -27,7 +28,7 @@ from proxy.dialects.openai import (
 )
 from proxy.dialects.openai.untranslated import PREFIX, UPSTREAM, Untranslated
 from proxy.entry import NOTE
-from proxy.errors import BadRequest, NotFound
+from proxy.errors import BadRequest, ModelNotFound, ProxyError
 from proxy.forwarding import RawCall
 from proxy.info import Models
 from proxy.lanes import Lane
@@ -95,6 +96,8 @@ class OpenAIEdge:
     async def _translated(self, request: web.Request, asked: object) -> dict[str, Any]:
         wanted = Embeddings(asked, self._options)
         request[NOTE].model = wanted.model
+        if wanted.ignored:
+            log.debug("request %s: %s mean nothing here", request[NOTE].id, ", ".join(wanted.ignored))
         calls = [partial(Connector.embeddings, data=data) for data in wanted.calls()]
         asks = [partial(self._reception.ask, request, call, client=wanted.sub_caller) for call in calls]
         return wanted.answer(await all_of(asks))
@@ -127,25 +130,34 @@ class OpenAIEdge:
         return self._delivery.plain(request, orjson.dumps(told))
 
     async def _found(self, request: web.Request, name: str) -> dict[str, Any]:
-        listed = await self._listed(request)
+        listed = await self._listed(request, needs_beside=name.startswith(PREFIX))
         for one in listed["data"]:
             if one["id"] == name:
                 return dict(one)
-        raise NotFound(f'there is no model "{name[:100]}": GET models lists those there are')
+        raise ModelNotFound(f'there is no model "{name[:100]}": GET models lists those there are')
 
-    async def _listed(self, request: web.Request) -> dict[str, Any]:
+    async def _listed(self, request: web.Request, *, needs_beside: bool = False) -> dict[str, Any]:
         self._reception.identify(request, "models")
         enrol = partial(self._reception.enrol, request)
         with self._delivery.beating(request):
             main = await self._models.of(self._reception.lane(request), enrol)
-            return {"data": [*main["data"], *await self._beside(request)]}
+            return {"data": [*main["data"], *await self._beside(request, is_needed=needs_beside)]}
 
-    async def _beside(self, request: web.Request) -> list[dict[str, Any]]:
-        """The models of the API beside the main one, by the names under which they are asked for."""
+    async def _beside(self, request: web.Request, *, is_needed: bool) -> list[dict[str, Any]]:
+        """The models of the API beside the main one, by the names under which they are asked for.
+
+        None if it does not tell them now, unless it is about one of them.
+        """
         if not self._reception.is_beside(request, UPSTREAM):
             return []
         self._reception.turn_to(request, UPSTREAM)
-        listed = await self._models.of(self._reception.lane(request), partial(self._reception.enrol, request))
+        try:
+            listed = await self._models.of(self._reception.lane(request), partial(self._reception.enrol, request))
+        except ProxyError as error:
+            if is_needed:
+                raise
+            log.warning("request %s: the models of %s are not listed: %s", request[NOTE].id, UPSTREAM, error)
+            return []
         return [{**one, "id": PREFIX + str(one["id"])} for one in listed["data"]]
 
     # -- files
@@ -153,7 +165,9 @@ class OpenAIEdge:
     async def upload(self, request: web.Request) -> web.Response:
         """POST files, a form with `file` and `purpose`."""
         self._reception.identify(request, "files")
-        form = await request.post() if request.content_type == "multipart/form-data" else {}
+        if self._speaks_openai(request):
+            return await self._same_file_call(request)
+        form = await form_of(request)
         file, purpose = form.get("file"), str(form.get("purpose") or "user_data")
         if not isinstance(file, web.FileField):
             raise BadRequest('a form (multipart/form-data) with a "file" is wanted', param="file")
@@ -169,6 +183,8 @@ class OpenAIEdge:
     async def files(self, request: web.Request) -> web.Response:
         """GET files."""
         self._reception.identify(request, "files")
+        if self._speaks_openai(request):
+            return await self._same_file_call(request)
         page = page_of(request.query)
         answer = decoded((await self._file_call(request, RawCall("GET", "v1", "/files"))).body)
         listed = answer.get("data")
@@ -177,19 +193,37 @@ class OpenAIEdge:
     async def file(self, request: web.Request) -> web.Response:
         """GET files/{id}."""
         self._reception.identify(request, "files")
+        if self._speaks_openai(request):
+            return await self._same_file_call(request)
         return self._told(request, file_object(decoded((await self._file_call(request, call_for(request))).body)))
 
     async def content(self, request: web.Request) -> web.Response:
         """GET files/{id}/content."""
         self._reception.identify(request, "files")
-        whole = await self._file_call(request, call_for(request, "/content"))
-        return web.Response(body=whole.body, headers=headers(request, {"Content-Type": whole.type}))
+        if self._speaks_openai(request):
+            return await self._same_file_call(request, "/content")
+        return as_it_is(request, await self._file_call(request, call_for(request, "/content")))
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE files/{id}."""
         self._reception.identify(request, "files")
+        if self._speaks_openai(request):
+            return await self._same_file_call(request)
         await self._file_call(request, call_for(request, "/delete", method="POST"))
         return self._told(request, file_deleted(request.match_info["id"]))
+
+    def _speaks_openai(self, request: web.Request) -> bool:
+        return speaks_openai(self._reception.lane(request))
+
+    async def _same_file_call(self, request: web.Request, action: str = "") -> web.Response:
+        """What an API says that needs no translation, to the call as it came."""
+        id, told = request.match_info.get("id"), [ACCEPT_ANY]
+        path = "/files" if id is None else f"/files/{quote(id, safe='')}{action}"
+        body = await request.read() if request.can_read_body else None
+        if body is not None:
+            told.append(("Content-Type", request.headers.get("Content-Type", "application/octet-stream")))
+        call = RawCall(request.method, "v1", path, request.rel_url.raw_query_string, tuple(told), body)
+        return as_it_is(request, await self._file_call(request, call))
 
     async def _file_call(self, request: web.Request, call: RawCall) -> api_files.Whole:
         """The API's answer to it, as far as it is the caller's to know. Raises NotFound."""
@@ -207,6 +241,20 @@ class OpenAIEdge:
 
 def speaks_openai(lane: Lane) -> bool:
     return lane.connector.dialect == UNTRANSLATED.name
+
+
+def as_it_is(request: web.Request, whole: api_files.Whole) -> web.Response:
+    return web.Response(body=whole.body, headers=headers(request, {"Content-Type": whole.type}))
+
+
+async def form_of(request: web.Request) -> Mapping[str, Any]:
+    """Its form, an empty one if it has none. Raises BadRequest for one that cannot be read."""
+    if request.content_type != "multipart/form-data":
+        return {}
+    try:
+        return await request.post()
+    except (ValueError, LookupError, RuntimeError):  # as the library calls what is wrong with boundaries and encodings
+        raise BadRequest("the form cannot be read: it breaks off, or is not what its Content-Type says") from None
 
 
 def call_for(request: web.Request, action: str = "", *, method: str = "GET") -> RawCall:

@@ -21,6 +21,8 @@ Way = Literal["key", "password", "token"]
 #: What a key is for that names no scope.
 USUAL_SCOPE: Final = "GIGACHAT_API_PERS"
 SCOPES: Final = (USUAL_SCOPE, "GIGACHAT_API_B2B", "GIGACHAT_API_CORP")
+#: Characters of the longest scope that a token request may name; whether there is such a one the API knows.
+LONGEST_SCOPE: Final = 100
 #: What can stand in a header of ours: no space, no line break, Latin letters.
 PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -87,6 +89,8 @@ def credential_for_token(authorization: str, scope: str, *, is_password: bool) -
     None if there is none. Raises PassedMalformed.
     """
     if (named := credential_in(authorization)) is not None:
+        if named.way == "token":  # nobody asks the API about it here, so it proves nothing
+            raise PassedMalformed("giga-auth- brings an access token: send it with your calls, and ask for none")
         return named
     given = authorization.strip().partition(" ")[2].strip()
     if not given:
@@ -95,11 +99,21 @@ def credential_for_token(authorization: str, scope: str, *, is_password: bool) -
         return of_password(plain(given))
     if not PRINTABLE.fullmatch(given):
         raise PassedMalformed("the authorization key cannot have a space in it")
+    if len(scope) > LONGEST_SCOPE:
+        raise PassedMalformed(f"the scope must be one of {', '.join(SCOPES)}")
     return PassedCredential("key", given, scope=scope or USUAL_SCOPE)
+
+
+def may_be_theirs(credential: PassedCredential) -> bool:
+    """Whether the API can have given it out: its authorization keys are texts in base64, what people make up is not."""
+    if credential.way != "key":
+        return True
+    text = plain(credential.secret)
+    return text != "" and text.isprintable()
 
 
 def plain(encoded: str) -> str:
     try:
-        return b64decode(encoded, validate=True).decode()
+        return b64decode(encoded, validate=True).decode(errors="surrogateescape")
     except (NotBase64, ValueError):
         return ""

@@ -14,7 +14,7 @@ from proxy.connector import Chunk
 from proxy.entry import NOTE
 from proxy.errors import BadRequest
 from proxy.lanes import Lane, Lanes
-from proxy.line import Call, Enrolled, Priority
+from proxy.line import Call, Enrolled, Parsed, Priority
 from proxy.settings import Settings
 
 #: Headers of the caller that reach the API, besides the request's id.
@@ -70,10 +70,10 @@ class Reception:
         patience = patience_of(request.headers, self._settings.resp_timeout)
         return max(LEAST_PATIENCE, patience - (time.monotonic() - request[NOTE].began))
 
-    def enrol(self, request: web.Request, call: Call, *, client: str = "") -> Enrolled:
+    def enrol(self, request: web.Request, call: Call, *, client: str = "", parsed: Parsed | None = None) -> Enrolled:
         """In the line of its lane. A request may need several calls: its headers tell of the first.
 
-        `client` takes turns with the caller's others; X-Client-ID if that is given.
+        `client` takes turns with the caller's others; X-Client-ID if that is given. `parsed` is forgotten in line.
         """
         note, told = request[NOTE], request.headers
         # Most callers send none, and a thousand empty dicts are not nothing.
@@ -86,18 +86,21 @@ class Reception:
             client=told.get("X-Client-ID", client),
             priority=self._priority(told),
             passed_on=passed_on,
+            parsed=parsed,
         )
         note.enrolled = note.enrolled or enrolled
         return enrolled
 
-    async def ask(self, request: web.Request, call: Call, *, client: str = "") -> Chunk:
+    async def ask(self, request: web.Request, call: Call, *, client: str = "", parsed: Parsed | None = None) -> Chunk:
         """The whole answer to a call of this request. Raises ProxyError."""
-        enrolled = self.enrol(request, call, client=client)
+        enrolled = self.enrol(request, call, client=client, parsed=parsed)
         return await self.lane(request).line.answer(enrolled)
 
-    def run(self, request: web.Request, call: Call, *, client: str = "") -> AsyncGenerator[Chunk, None]:
+    def run(
+        self, request: web.Request, call: Call, *, client: str = "", parsed: Parsed | None = None
+    ) -> AsyncGenerator[Chunk, None]:
         """The same for a stream: its chunks."""
-        enrolled = self.enrol(request, call, client=client)
+        enrolled = self.enrol(request, call, client=client, parsed=parsed)
         return self.lane(request).line.run(enrolled)
 
     def _priority(self, told: Mapping[str, str]) -> Priority:

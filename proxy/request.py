@@ -7,11 +7,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from proxy.clock import Timer
 from proxy.errors import DeadlineExpired, ProxyError
 from proxy.lanes import Account
 from proxy.limits import Permit, Usage
-from proxy.line import Call, Priority
+from proxy.line import Call, Parsed, Priority
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -32,6 +31,7 @@ class ProxyRequest:
         caller: who sent it; the requests of one caller and priority are one flow.
         client: a part of the caller, for fairness within the caller only.
         passed_on: headers of the caller that reach the upstream, besides X-Request-ID.
+        parsed: is told to forget whenever it has to wait.
     """
 
     __slots__ = (
@@ -44,10 +44,10 @@ class ProxyRequest:
         "call",
         "caller",
         "client",
-        "expiry",
         "has_begun",
         "id",
         "noted",
+        "parsed",
         "passed_on",
         "patience",
         "position",
@@ -67,10 +67,12 @@ class ProxyRequest:
         priority: Priority = Priority.NORMAL,
         id: str = "",
         passed_on: Mapping[str, str] | None = None,
+        parsed: Parsed | None = None,
     ) -> None:
         self.id = id or str(uuid4())
         self.call = call
         self.passed_on = passed_on or NOTHING
+        self.parsed = parsed
         self.patience = patience
         self.caller = caller
         self.client = client
@@ -80,8 +82,8 @@ class ProxyRequest:
         self.position = 0
         self.attempts = 0
         self.retries = 0
+        #: Its answer has: the deadline has no more to say.
         self.has_begun = False
-        self.expiry: Timer | None = None
         #: What its answer says that it cost.
         self.usage: Usage | None = None
         #: Headers that the connector adds to the answer.
@@ -116,6 +118,8 @@ class ProxyRequest:
     def expect_turn(self) -> asyncio.Future[Turn]:
         """What the dispatcher will resolve, or `interrupt`."""
         self._stop_if_interrupted()
+        if self.parsed is not None:
+            self.parsed.forget()
         self._turn = asyncio.get_running_loop().create_future()
         return self._turn
 
@@ -148,13 +152,6 @@ class ProxyRequest:
             raise
         finally:
             self._task = None
-
-    def begin(self) -> None:
-        """Its answer begins, or it is over: the deadline has no more to say."""
-        if not self.has_begun:
-            self.has_begun = True
-            if self.expiry is not None:
-                self.expiry.cancel()
 
     def expire(self) -> None:
         """Its deadline has come."""

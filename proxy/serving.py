@@ -6,7 +6,6 @@ Who asks is `reception`'s to know, how the answer is written is `delivery`'s, ho
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,18 +15,19 @@ from aiohttp import web
 from proxy import passes
 from proxy.belongings import EVERYBODYS, Everybodys
 from proxy.callers import Callers
-from proxy.connector import Chunk, Connector
+from proxy.connector import Chunk, Connector, Data
 from proxy.delivery import Delivery, in_line, model_of, note_model
 from proxy.dialects import ChatDialect, Dialect, Reply
 from proxy.dialects.native import Native
 from proxy.entry import NOTE, Note
-from proxy.errors import PassedRefused
+from proxy.errors import BodyTooLarge, PassedRefused
 from proxy.forwarding import RawCall, checked_path, split_version, to_the_api
 from proxy.info import Infos, RawModels
 from proxy.lanes import Lanes
-from proxy.line import Call
 from proxy.reception import Reception, parsed
 
+#: Bytes of the largest form of a token request: it says a scope, and whoever sends it need not be known.
+LARGEST_FORM = 4096
 #: Seconds that a token is said to last which has no end: the API's own live as long.
 LONGEST_LIFE = 1800.0
 
@@ -55,12 +55,12 @@ class Edge:
 
     async def converse(self, dialect: ChatDialect, request: web.Request, body: bytes) -> web.StreamResponse:
         """A chat whose caller is known."""
-        is_stream, call = self._call(dialect, request[NOTE], body)
+        asked = self._asked(dialect, request[NOTE], body)
         request[NOTE].passage = self.belongings_for(request).of_chat(request[NOTE].caller, body)
-        enrolled = self._reception.enrol(request, call)
+        enrolled = self._reception.enrol(request, asked, parsed=asked)
         line, _ = in_line(request)
         reply = dialect.reply(body)
-        if is_stream:
+        if asked.is_stream:
             return await self._delivery.stream(dialect, request, events_of(request, line.run(enrolled), reply))
         with self._delivery.beating(request):
             answer = await line.answer(enrolled)
@@ -93,7 +93,7 @@ class Edge:
         """
         note = request[NOTE]
         note.operation = "token"
-        scope = scope_in(await request.read())
+        scope = scope_in(await form_of(request))
         note.caller, note.credential = self._callers.identify_for_token(request, scope)
         if note.credential is None:
             token, ends = passes.issue(note.caller, self._callers.keys.get(note.caller, ""), time.time())
@@ -121,6 +121,16 @@ class Edge:
         request[NOTE].operation = "health"
         return self._delivery.plain(request, b'{"status":"ok"}')
 
+    async def ready(self, dialect: Dialect, request: web.Request) -> web.Response:
+        """Whether new requests are served: 503 while the service stops. Tells what is amiss with the limits, too."""
+        request[NOTE].operation = "ready"
+        line = self._lanes.main.line
+        is_ready = not line.state().is_stopping
+        told = {"status": "ready" if is_ready else "stopping", "trouble": line.trouble or None}
+        response = self._delivery.plain(request, orjson.dumps(told))
+        response.set_status(200 if is_ready else 503)
+        return response
+
     # -- what is asked for
 
     def belongings_for(self, request: web.Request) -> Everybodys:
@@ -129,15 +139,13 @@ class Edge:
         is_ours = note.credential is None or self._reception.lane(request) is self._lanes.main
         return self._belongings if is_ours else EVERYBODYS
 
-    def _call(self, dialect: ChatDialect, note: Note, body: bytes) -> tuple[bool, Call]:
-        """Whether it is a stream, and what makes it. Raises BadRequest for what is wrong with it."""
+    def _asked(self, dialect: ChatDialect, note: Note, body: bytes) -> "Asked":
+        """What makes its call. Raises BadRequest for what is wrong with it."""
         data = dialect.request(parsed(body))
         note.model = model_of(data["generate_parameters"])
         lane = self._lanes.named(note.upstream) if note.upstream else self._lanes.main
         lane.connector.validate(data)
-        is_stream = data["generate_parameters"].get("stream") is True
-        # While it waits a request keeps its bytes alone: parsed they take three times the room.
-        return is_stream, partial(answer_of, dialect, body, is_stream)
+        return Asked(dialect, body, data)
 
     def _note_asked(self, note: Note, body: bytes | None) -> dict[str, Any]:
         """What a forwarded body asks for, as far as it is a JSON object at all."""
@@ -150,12 +158,26 @@ class Edge:
         return asked if isinstance(asked, dict) else {}
 
 
-def answer_of(
-    dialect: ChatDialect, body: bytes, is_stream: bool, connector: Connector
-) -> Awaitable[Chunk] | AsyncIterator[Chunk]:
-    """One attempt at the call that a body asks for."""
-    data = dialect.completed(dialect.request(orjson.loads(body)))
-    return connector.stream(data) if is_stream else connector.request(data)
+class Asked:
+    """A chat: its bytes, and what they say until an attempt has been made of it or it has to wait."""
+
+    __slots__ = ("_body", "_data", "_dialect", "is_stream")
+
+    def __init__(self, dialect: ChatDialect, body: bytes, data: Data) -> None:
+        self._dialect = dialect
+        self._body = body
+        self._data: Data | None = data
+        self.is_stream = data["generate_parameters"].get("stream") is True
+
+    def forget(self) -> None:
+        """It waits."""
+        self._data = None
+
+    def __call__(self, connector: Connector) -> Awaitable[Chunk] | AsyncIterator[Chunk]:
+        """One attempt at the call. A connector may do with its data what it likes: the next one has its own."""
+        data, self._data = self._data or self._dialect.request(orjson.loads(self._body)), None
+        data = self._dialect.completed(data)
+        return connector.stream(data) if self.is_stream else connector.request(data)
 
 
 async def events_of(
@@ -167,6 +189,14 @@ async def events_of(
             note_model(request, chunk)
             yield reply.event(chunk)
         yield reply.end
+
+
+async def form_of(request: web.Request) -> bytes:
+    """The form of a token request. Raises BodyTooLarge."""
+    try:
+        return await request.clone(client_max_size=LARGEST_FORM).read()
+    except web.HTTPRequestEntityTooLarge:
+        raise BodyTooLarge(f"the form of a token request says a scope, in at most {LARGEST_FORM} bytes") from None
 
 
 def scope_in(form: bytes) -> str:

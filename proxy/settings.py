@@ -34,6 +34,7 @@ from proxy.values import (
     Count,
     Dimensions,
     Duration,
+    Fallback,
     Few,
     File,
     Flag,
@@ -106,11 +107,16 @@ class Settings(BaseSettings):
     resp_timeout: Timeout = knob(600, "From a request's arrival to the first byte of its answer.")
     ext_queue_size: Size = knob(10_000, "Requests that may wait; one more gets 429 with Retry-After.")
     ext_retries: Count = knob(3, "Further attempts after the API's 5xx or a broken connection.", "GIGACHAT_MAX_RETRIES")
-    # A full context of 128k tokens is about 1 MB of Russian text: ten times that refuses no honest chat;
-    # it bounds what one caller can make us hold while it waits.
+    # The largest file that the API takes, 40 MB, as a data URL.
     max_body_bytes: Bytes = knob(
-        10 * 1024 * 1024, "Largest request body; a larger one gets 413.", "GPT2GIGA_MAX_REQUEST_BODY_BYTES"
+        64 * 1024 * 1024, "Largest request body; a larger one gets 413.", "GPT2GIGA_MAX_REQUEST_BODY_BYTES"
     )
+
+    # Replicas
+    redis_url: Secret = knob(None, "Redis or Valkey that keeps the limits for all replicas; unset: each its own.")
+    redis_prefix: Text = knob("gigachat-proxy", "What its keys begin with.")
+    redis_grace: Duration = knob(3, "How long it may be away before REDIS_FALLBACK holds.")
+    redis_fallback: Fallback = knob("local_share", "Then: a share of the limits, nothing, or all of them.")
 
     # The callers
     proxy_api_keys: Keys = knob({}, "Keys of the callers, by name; unset: none is asked for.", "GPT2GIGA_API_KEY")

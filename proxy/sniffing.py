@@ -5,6 +5,7 @@ from typing import Final
 
 #: Types that say nothing.
 UNTOLD: Final = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-download"})
+DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 #: Bytes that are looked at: as far as the second or third name in an archive.
 ENOUGH: Final = 4096
 
@@ -21,10 +22,7 @@ BEGINNINGS: Final = tuple(
         (rb".{4}ftyp(avif|heic|heix|mif1)", "image/heif"),
         (rb"%PDF-", "application/pdf"),
         (rb"PK\x03\x04.{26}mimetypeapplication/epub", "application/epub"),
-        (
-            rb"PK\x03\x04.*PK\x03\x04.{26}word/",
-            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        ),
+        (rb"PK\x03\x04.*PK\x03\x04.{26}word/", DOCX),
         (rb"PK\x03\x04.*PK\x03\x04.{26}ppt/", "application/pptx"),
         (rb"RIFF.{4}WAVE", "audio/wav"),
         (rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mp3"),

@@ -250,6 +250,8 @@ async def chunks_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, N
 
 async def ended(response: aiohttp.ClientResponse) -> None:
     """Read to the end: the API has not finished the call before, and its connection can then be used again."""
+    if response.content.is_eof():
+        return  # it came along with the last event
     # Whatever goes wrong now, the answer is complete.
     with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
         async with asyncio.timeout(END_TIMEOUT):

@@ -159,6 +159,7 @@ Proxy = Annotated[
     Unit("http://host:port, http://user:password@host:port", is_secret=True),
 ]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), Unit("example.org, 10.0.0.0/8 and the like, or *")]
+Fallback = Literal["local_share", "closed", "open"]
 AutoOff = Annotated[Literal["auto", "off"], SWITCHED]
 AutoOnOff = Annotated[Literal["auto", "on", "off"], SWITCHED, Unit("auto, on, off", bare="on")]
 Scope = Annotated[Literal["GIGACHAT_API_PERS", "GIGACHAT_API_B2B", "GIGACHAT_API_CORP"], UPPER]

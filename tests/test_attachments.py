@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import io
+import json
 import socket
 import zipfile
 from collections.abc import AsyncIterator
@@ -18,13 +19,14 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from running import Proxy, StartProxy, busy, settings_for, until, waiting
-from test_fetching import HOST, Names, a_server
+from strangers import HOST, Names, a_server, never, saying
 
 import app
 import emulator
 from emulator import Options
 from emulator.multipart import parts
 from emulator.shelves import File
+from proxy import api_files
 from proxy import attachments as module
 from proxy.api_files import form
 from proxy.attachments import AGE, Attachments, Sender, fitting
@@ -96,8 +98,10 @@ def heard(proxy: Proxy) -> list[str]:
 @asynccontextmanager
 async def making(names: Names | None = None, **knobs: Any) -> AsyncIterator[Attachments]:
     attachments = Attachments(Fetching(PublicHosts((HOST,), names or Names())), **knobs)
-    yield attachments
-    await attachments.close()
+    try:
+        yield attachments
+    finally:
+        await attachments.close()
 
 
 async def id_of(attachments: Attachments, sender: Sender, each: Attachment | None = None) -> str:
@@ -168,7 +172,7 @@ def test_whatever_a_file_is_called_its_form_has_one_file_with_its_bytes(name: st
     assert set(found) == {"purpose", "file"}
     assert found["purpose"].content == b"general" and found["file"].content == content
     assert found["file"].mime == "application/pdf"
-    assert filename.lower().endswith(".pdf") and len(filename) <= module.NAME_LENGTH + len(".pdf")
+    assert filename.lower().endswith(".pdf") and len(filename) <= api_files.NAME_LENGTH + len(".pdf")
 
 
 @pytest.mark.parametrize(
@@ -234,13 +238,9 @@ BEGINNINGS = {
 @pytest.mark.parametrize(("type", "content"), BEGINNINGS.items(), ids=list(BEGINNINGS))
 async def test_what_has_no_type_is_known_by_its_first_bytes(start_proxy: StartProxy, type: str, content: bytes) -> None:
     """As a data URL, and as a download whose server does not know."""
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=content, content_type="application/octet-stream")
-
     proxy = await start_proxy()
     async with a_server() as server, making() as attachments:
-        server.says = says
+        server.says = saying(content, "application/octet-stream")
         for source in (data_url(content, ""), data_url(content, "application/octet-stream"), server.url(path="/")):
             await id_of(attachments, from_caller(proxy), attached(source, "file"))
     (file,) = uploaded(proxy)
@@ -249,13 +249,9 @@ async def test_what_has_no_type_is_known_by_its_first_bytes(start_proxy: StartPr
 
 async def test_else_by_its_name(start_proxy: StartProxy) -> None:
     """The caller's, or that in the address."""
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=b"\xd0\xcf\x11\xe0", content_type="application/octet-stream")
-
     proxy = await start_proxy()
     async with a_server() as server, making() as attachments:
-        server.says = says
+        server.says = saying(b"\xd0\xcf\x11\xe0", "application/octet-stream")
         await id_of(attachments, from_caller(proxy), attached(data_url(b"word", ""), "file", "notes.txt"))
         await id_of(attachments, from_caller(proxy), attached(server.url(path="/old/letter.DOC?v=2"), "file"))
     assert [file.mime for file in uploaded(proxy)] == ["text/plain", "application/msword"]
@@ -289,8 +285,7 @@ async def test_a_download_of_a_wrong_type_is_refused_before_it_is_read(start_pro
     async def says(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "video/mp4"})
         await response.prepare(request)
-        await asyncio.Event().wait()
-        raise AssertionError
+        return await never(request)
 
     async with a_server() as server:
         server.says = says
@@ -304,14 +299,10 @@ async def test_a_download_of_a_wrong_type_is_refused_before_it_is_read(start_pro
 @pytest.mark.parametrize(("type", "limit"), [("image/png", 15), ("audio/wav", 35), ("application/pdf", 40)])
 async def test_one_byte_above_the_limit_of_its_type_is_a_413(start_proxy: StartProxy, type: str, limit: int) -> None:
     """As a data URL and as a download. What is just as large as the limit is uploaded."""
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=content + b"x", content_type=type)
-
     content = bytes(limit * MEGABYTE)
     proxy = await start_proxy()
     async with a_server() as server:
-        server.says = says
+        server.says = saying(content + b"x", type)
         for source in (data_url(content + b"x", type), server.url()):
             told = await refusal(proxy, attached(source, "file"))
             assert isinstance(told, AttachmentTooLarge) and told.status == 413
@@ -342,7 +333,7 @@ async def test_all_pictures_of_a_request_together_have_a_limit(
     "source",
     [
         *("data:", "data:image/png", "data:image/png;base64", "data:image/png;base64,", "data:image/png,"),
-        *("data:image/png;base64,!!!!", "data:image/png;base64,AAA", "data:image/png;base64,кот", "data:,"),
+        *("data:image/png;base64,!!!!", "data:image/png;base64,кот", "data:,"),
         *("data:image/png;base64,AA==AA==", "data:image/png;base64,A", "DATA:image/png;BASE64,=", "data:;;,"),
     ],
 )
@@ -373,13 +364,9 @@ async def test_a_data_url_may_be_percent_encoded_base64_or_both(start_proxy: Sta
 
 async def test_the_same_content_is_uploaded_once_by_whatever_address_it_comes(start_proxy: StartProxy) -> None:
     """A data URL, a download, another address; also for another caller of the same account."""
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=PNG, content_type="image/png")
-
     proxy = await start_proxy()
     async with a_server() as server, making() as attachments:
-        server.says = says
+        server.says = saying(PNG, "image/png")
         ids = {
             await id_of(attachments, from_caller(proxy, caller=caller), attached(source))
             for source in (data_url(), server.url(), server.url(path="/another?cat"))
@@ -622,11 +609,6 @@ async def test_an_upload_that_never_succeeds_fails_the_request(
 # -- time
 
 
-async def never(request: web.BaseRequest) -> web.StreamResponse:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
 async def test_a_download_ends_with_the_deadline_of_its_request(start_proxy: StartProxy) -> None:
     proxy = await start_proxy()
     async with a_server() as server, making() as attachments:
@@ -805,13 +787,9 @@ async def test_a_chat_is_asked_about_the_file_that_was_made_of_its_picture(
     start_proxy: StartProxy, is_stream: bool
 ) -> None:
     """As data and behind an address that FETCH_ALLOW lets through; the same picture, so the same file."""
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=PNG, content_type="image/png")
-
     proxy = await start_proxy(ext_max_requests=1, fetch_allow=("127.0.0.1",))
     async with a_server() as server:
-        server.says = says
+        server.says = saying(PNG, "image/png")
         for source in (data_url(), server.url("127.0.0.1")):
             body = asking(source, stream=is_stream)
             async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body) as response:
@@ -820,6 +798,43 @@ async def test_a_chat_is_asked_about_the_file_that_was_made_of_its_picture(
     (file,) = uploaded(proxy)
     assert [call["body"]["messages"][-1]["attachments"] for call in await proxy.calls()] == [[file.id], [file.id]]
     assert heard(proxy) == ["files", "completions", "completions"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_who_waits_with_a_picture_keeps_its_bytes_once(start_proxy: StartProxy, is_stream: bool) -> None:
+    """Those of the request itself, and no name of a file that is as long."""
+    proxy = await start_proxy(ext_max_requests=1)
+    source = data_url(PNG * 100)
+    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=asking(source)) as response:
+        assert response.status == 200  # so that it is there already
+    first = await busy(proxy, 60)
+    body = json.dumps(asking(source, stream=is_stream))
+    second = asyncio.create_task(proxy.http.post(f"{proxy.url}/v1/chat/completions", data=body))
+    await until(lambda: waiting(proxy) == 1)
+    assert [each for each in gc.get_objects() if isinstance(each, dict) and source in each] == []
+    for task in (first, second):
+        task.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+
+
+async def test_a_stream_whose_picture_is_slow_to_come_is_kept_alive(start_proxy: StartProxy) -> None:
+    """By its early 200 and comments, before any call of it stands in line."""
+    proxy = await start_proxy(fetch_allow=("127.0.0.1",), stream_early_200=0, heartbeat_interval=0.05)
+    is_there = asyncio.Event()
+
+    async def late(request: web.BaseRequest) -> web.StreamResponse:
+        await is_there.wait()
+        return web.Response(body=PNG, content_type="image/png")
+
+    async with a_server() as server:
+        server.says = late
+        body = asking(server.url("127.0.0.1"), stream=True)
+        async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body) as response:
+            assert response.status == 200
+            assert await response.content.readline() == b": fetching what is attached\n"
+            is_there.set()
+            told = await response.text()
+    assert '"error"' not in told and told.endswith("data: [DONE]\n\n") and uploaded(proxy)
 
 
 @pytest.mark.parametrize(
@@ -837,7 +852,8 @@ async def test_what_is_wrong_is_told_in_openais_words(
 ) -> None:
     """The status, the field, and a code."""
     proxy = await start_proxy(max_body_bytes=100 * MEGABYTE)
-    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=asking(source)) as response:
+    body = io.BytesIO(json.dumps(asking(source)).encode())
+    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", data=body) as response:
         told = (await response.json())["error"]
         assert (response.status, told["param"], told["code"]) == (status, PARAM, code)
     assert heard(proxy) == []

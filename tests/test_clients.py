@@ -173,9 +173,7 @@ async def test_a_wrong_path_is_told_in_the_callers_dialect(
         told = f"there is nothing at {path}"
         expected: dict[str, Any] = {
             "gigachat": {"status": 404, "message": told},
-            "openai": {
-                "error": {"message": told, "type": "invalid_request_error", "param": None, "code": "not_found"}
-            },
+            "openai": {"error": {"message": told, "type": "invalid_request_error", "param": None, "code": "not_found"}},
             "native": {"app": "gigachat-proxy", "status": told, "data": {}},
         }
         assert await response.json() == expected[dialect]

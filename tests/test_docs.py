@@ -19,7 +19,20 @@ from documents import Block, blocks_of, rows_of, sandbox
 
 import app
 import proxy_request
-from proxy import attachments, credentials, errors, fetching, info, lanes, passes, promises, settings, tokens, upstream
+from proxy import (
+    attachments,
+    credentials,
+    errors,
+    fetching,
+    info,
+    lanes,
+    passes,
+    promises,
+    serving,
+    settings,
+    tokens,
+    upstream,
+)
 from proxy.limits import local
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -395,7 +408,8 @@ def test_the_numbers_that_are_promised_are_those_of_the_code() -> None:
         f"longer than {info.PATIENCE:g} s",
         f"from memory for {info.AGE:g} s",
         f"for {lanes.REFUSAL_AGE:g} s nobody shows",
-        f"at most {credentials.TOKEN_REQUESTS_RPM / 60:g} a second",
+        f"at most {(credentials.OWN_TOKEN_REQUESTS_RPM + credentials.PASSED_TOKEN_REQUESTS_RPM) / 60:g} a second",
+        f"has at most {serving.LARGEST_FORM} bytes",
         f"uploaded once in {attachments.AGE:,.0f} s",
         f"{attachments.MOST:,} files of an account are remembered",
         f"may take {fetching.TIMEOUT:g} s and {fetching.MAX_REDIRECTS} redirects",

@@ -4,9 +4,8 @@ import asyncio
 import gzip
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from aiohttp import web
 from authority import Authority
 from hypothesis import given
 from hypothesis import strategies as st
+from strangers import HOST, PICTURE, Names, Says, Server, a_server, never, saying
 from yarl import URL
 
 from proxy.errors import AttachmentTooLarge, BadRequest
@@ -25,57 +25,8 @@ from proxy.fetching import MAX_REDIRECTS, Fetching, checked
 from proxy.public_hosts import NotPublic, PublicHosts, addresses_of, is_public, plain
 
 PARAM = "messages[0].content[1].image_url.url"
-#: A name that the tests' own servers go by; nothing else on this machine may be reached.
-HOST = "pictures.test"
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 16
 LIMIT = 100_000
 SAME_REFUSAL = f'"{PARAM}" leads to a host that has no public address'
-
-
-@dataclass
-class Names:
-    """A DNS. Each answer is used once, the last one for ever."""
-
-    answers: dict[str, list[list[str]]] = field(default_factory=lambda: {HOST: [["127.0.0.1"]]})
-    asked: list[str] = field(default_factory=list)
-
-    async def __call__(self, host: str) -> list[str]:
-        self.asked.append(host)
-        left = self.answers.get(host)
-        if not left:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return left.pop(0) if len(left) > 1 else left[0]
-
-
-@dataclass
-class Server:
-    """What callers name: `says` is how it answers, `asked` are the requests that reached it."""
-
-    port: int = 0
-    says: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
-    asked: list[web.BaseRequest] = field(default_factory=list)
-    #: Bytes that it could write before it was left.
-    written: int = 0
-
-    def url(self, host: str = HOST, path: str = "/cat.png", scheme: str = "http") -> str:
-        return f"{scheme}://{host}:{self.port}{path}"
-
-    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append(request)
-        if self.says is not None:
-            return await self.says(request)
-        return web.Response(body=PICTURE, content_type="image/png")
-
-
-@asynccontextmanager
-async def a_server(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    server = Server()
-    runner = web.ServerRunner(web.Server(server.serve, handler_cancellation=True), shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=tls).start()
-    server.port = runner.addresses[0][1]
-    yield server
-    await runner.cleanup()
 
 
 @pytest.fixture
@@ -89,8 +40,10 @@ async def a_fetching(
     names: Names | None = None, allowed: tuple[str, ...] = (HOST,), **knobs: Any
 ) -> AsyncIterator[Fetching]:
     fetching = Fetching(PublicHosts(allowed, names or Names()), **knobs)
-    yield fetching
-    await fetching.close()
+    try:
+        yield fetching
+    finally:
+        await fetching.close()
 
 
 async def refusal(url: str, fetching: Fetching, limit: int = LIMIT) -> BadRequest:
@@ -102,7 +55,7 @@ async def refusal(url: str, fetching: Fetching, limit: int = LIMIT) -> BadReques
     return told.value
 
 
-def redirecting(*where: str, status: int = 302) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+def redirecting(*where: str, status: int = 302) -> Says:
     """Answers that lead there, one after the other."""
     left = list(where)
 
@@ -199,6 +152,7 @@ async def test_a_host_that_does_not_exist_is_told_like_one_that_must_not_be_know
         *("/cat.png", "cat.png", "", "http://", "http:///cat.png", "http:cat.png", "http://[::1", "http://a:99999/"),
         *("http://user@pictures.test/", "http://user:word@pictures.test/", "http://:word@pictures.test/"),
         *("http://:@pictures.test/", "http://pictures.test\\@127.0.0.1/", "unix:///run/x", "ws://pictures.test/"),
+        *("http://[]", "http://[)]@a", "http://][@a"),
     ],
 )
 async def test_only_plain_http_and_https_addresses_are_taken(address: str) -> None:
@@ -223,23 +177,21 @@ def test_whatever_an_address_may_be_it_is_read_or_refused(text: str) -> None:
 # -- names that change their mind
 
 
-async def test_a_name_is_looked_up_once_and_the_connection_goes_to_that_answer() -> None:
+async def test_a_name_is_looked_up_once_and_the_connection_goes_to_that_answer(server: Server) -> None:
     """DNS rebinding: the second answer is for nobody."""
-    async with a_server("127.0.0.1") as right, a_server("127.0.0.2", right.port) as wrong:
-        names = Names({HOST: [["127.0.0.1"], ["127.0.0.2"]]})
-        async with a_fetching(names, allowed=("127.0.0.1",)) as fetching:
-            fetched = await fetching.fetch(right.url(), lambda type: LIMIT, PARAM)
-        assert fetched.content == PICTURE
-        assert (len(right.asked), len(wrong.asked), names.asked) == (1, 0, [HOST])
+    names = Names({HOST: [["127.0.0.1"], ["127.0.0.2"]]})
+    async with a_fetching(names, allowed=("127.0.0.1",)) as fetching:
+        fetched = await fetching.fetch(server.url(), lambda type: LIMIT, PARAM)
+    assert fetched.content == PICTURE
+    assert (len(server.asked), names.asked) == (1, [HOST])
 
 
-async def test_the_next_request_looks_it_up_again_and_checks_again() -> None:
-    async with a_server("127.0.0.1") as right, a_server("127.0.0.2", right.port) as wrong:
-        names = Names({HOST: [["127.0.0.1"], ["127.0.0.2"]]})
-        right.says = redirecting("/again")
-        async with a_fetching(names, allowed=("127.0.0.1",)) as fetching:
-            assert str(await refusal(right.url(), fetching)) == SAME_REFUSAL
-        assert (len(right.asked), len(wrong.asked), names.asked) == (1, 0, [HOST, HOST])
+async def test_the_next_request_looks_it_up_again_and_checks_again(server: Server) -> None:
+    names = Names({HOST: [["127.0.0.1"], ["127.0.0.2"]]})
+    server.says = redirecting("/again")
+    async with a_fetching(names, allowed=("127.0.0.1",)) as fetching:
+        assert str(await refusal(server.url(), fetching)) == SAME_REFUSAL
+    assert (len(server.asked), names.asked) == (1, [HOST, HOST])
 
 
 # -- redirects
@@ -281,10 +233,7 @@ async def test_redirects_are_followed_and_their_number_has_an_end(server: Server
 
 
 async def test_a_redirect_to_nowhere_in_particular_has_an_end(server: Server) -> None:
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(status=302)
-
-    server.says = says
+    server.says = saying(status=302)
     async with a_fetching() as fetching:
         assert "redirected" in str(await refusal(server.url(), fetching))
 
@@ -298,11 +247,7 @@ async def test_nothing_goes_along_but_our_name(server: Server, monkeypatch: pyte
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=PICTURE, headers={"Set-Cookie": "who=you"})
-
-    server.says = says
+    server.says = saying(PICTURE, **{"Set-Cookie": "who=you"})
     async with a_fetching() as fetching:
         for _ in range(2):
             await fetching.fetch(server.url(), lambda type: LIMIT, PARAM)
@@ -323,23 +268,19 @@ async def test_nothing_goes_along_but_our_name(server: Server, monkeypatch: pyte
 @pytest.mark.parametrize("header", ["image/png", "Image/PNG; charset=x", "nonsense", ""])
 async def test_the_type_is_what_the_server_says(server: Server, header: str) -> None:
     """As it writes it; it is shown before the body is read."""
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=PICTURE, headers={"Content-Type": header})
-
     shown: list[str] = []
 
     def room(type: str) -> int:
         shown.append(type)
         return LIMIT
 
-    server.says = says
+    server.says = saying(PICTURE, header)
     async with a_fetching() as fetching:
         assert await fetching.fetch(server.url(), room, PARAM) == (header, PICTURE)
     assert shown == [header]
 
 
-def endless(server: Server, **headers: str) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+def endless(server: Server, **headers: str) -> Says:
     async def says(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
@@ -381,29 +322,16 @@ async def test_a_compressed_body_counts_as_what_it_becomes(server: Server) -> No
     """1000 to 1: a bomb is left at the limit too."""
     bomb = gzip.compress(bytes(LIMIT * 50))
     assert len(bomb) < LIMIT
-
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
-
-    server.says = says
+    server.says = saying(bomb, **{"Content-Encoding": "gzip"})
     async with a_fetching() as fetching:
         assert isinstance(await refusal(server.url(), fetching), AttachmentTooLarge)
 
 
 @pytest.mark.parametrize("size", [0, 1, len(PICTURE)])
 async def test_a_body_of_just_the_limit_is_taken(server: Server, size: int) -> None:
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=PICTURE[:size])
-
-    server.says = says
+    server.says = saying(PICTURE[:size])
     async with a_fetching() as fetching:
         assert (await fetching.fetch(server.url(), lambda type: size, PARAM)).content == PICTURE[:size]
-
-
-async def forever(request: web.BaseRequest) -> web.StreamResponse:
-    """No answer at all."""
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def half(request: web.BaseRequest) -> web.StreamResponse:
@@ -411,8 +339,7 @@ async def half(request: web.BaseRequest) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "1000"})
     await response.prepare(request)
     await response.write(b"x" * 500)
-    await asyncio.Event().wait()
-    raise AssertionError
+    return await never(request)
 
 
 async def in_circles(request: web.BaseRequest) -> web.StreamResponse:
@@ -421,7 +348,7 @@ async def in_circles(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(status=302, headers={"Location": request.path})
 
 
-@pytest.mark.parametrize("says", [forever, half, in_circles])
+@pytest.mark.parametrize("says", [never, half, in_circles])
 async def test_a_download_has_a_time_in_which_it_must_end(server: Server, says: Any) -> None:
     server.says = says
     async with a_fetching(seconds=0.1) as fetching:
@@ -441,10 +368,7 @@ async def test_a_name_that_nobody_answers_for_has_it_too() -> None:
 
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 404, 500])
 async def test_any_answer_but_a_200_is_a_400_that_says_so(server: Server, status: int) -> None:
-    async def says(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(status=status)
-
-    server.says = says
+    server.says = saying(status=status)
     async with a_fetching() as fetching:
         told = await refusal(server.url(), fetching)
     assert told.status == 400 and f"answered {status}" in str(told)

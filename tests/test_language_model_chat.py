@@ -72,12 +72,14 @@ async def test_parameters_of_the_call_reach_the_api(start_proxy: StartProxy) -> 
         ({"messages": [{"role": "user"}]}, "messages[0]"),
         ({"messages": [HELLO], "stream": True}, "stream"),
         ({"messages": [HELLO], "temperature": "hot"}, "temperature"),
+        ({"messages": [HELLO], "model": 5}, "model"),
     ],
 )
 async def test_what_is_wrong_is_named(start_proxy: StartProxy, body: Any, field: str) -> None:
     proxy = await start_proxy()
     status, told, _ = await post(proxy, body)
     assert status == 400 and field in told["error"]
+    assert "generate_parameters" not in told["error"]
     assert await proxy.calls() == []
 
 

@@ -298,6 +298,26 @@ async def test_a_stream_that_falls_silent_is_given_up():
         assert isinstance(await failure(asking, line), UpstreamTimeout)
 
 
+async def test_the_silence_of_a_stream_is_counted_from_its_last_chunk():
+    async with a_line(call_timeout=10) as line:
+        line.api.script = [9.0, {"n": 1}, 11.0, {"n": 2}]
+        asking = await line.ask("a", is_stream=True)
+        await line.clock.forward(18.9)
+        assert not asking.done()
+        await line.clock.forward(0.1)
+        assert isinstance(await failure(asking, line), UpstreamTimeout)
+
+
+async def test_a_caller_who_takes_its_time_between_chunks_is_not_the_silence_of_its_stream():
+    """Nor does the time that it took count for the API afterwards."""
+    async with a_line(call_timeout=10) as line:
+        line.api.script = [{"n": 1}, 9.0, {"n": 2}]
+        async with aclosing(line.queue.run(line.enrol("a", is_stream=True))) as chunks:
+            assert await line.clock.wait_for(anext(chunks)) == {"n": 1}
+            await line.clock.forward(35)
+            assert await line.clock.wait_for(anext(chunks)) == {"n": 2}
+
+
 async def test_a_send_in_the_very_moment_of_the_deadline_is_no_bug():
     """The bytes go out in a task of the client's own, as aiohttp's do, when time is just up."""
     async with a_line(rpm=60) as line:
@@ -315,6 +335,33 @@ async def test_a_send_in_the_very_moment_of_the_deadline_is_no_bug():
         asking = asyncio.create_task(line.chunks(request))
         await line.clock.forward(1)
         assert isinstance(await failure(asking, line), DeadlineExpired)
+
+
+# ---- What a request holds ----
+
+
+class Parsed:
+    """What the edge has made of a request's bytes."""
+
+    is_forgotten = False
+
+    def forget(self) -> None:
+        self.is_forgotten = True
+
+
+async def test_what_is_known_of_the_bytes_is_forgotten_in_line_and_kept_by_who_goes_at_once():
+    """Thousands may wait; and whoever is to be sent again waits too."""
+    async with a_line(concurrency=1) as line:
+        first, second = Parsed(), Parsed()
+        asking = [await line.ask("first", parsed=first), await line.ask("second", parsed=second)]
+        assert (first.is_forgotten, second.is_forgotten) == (False, True)
+        line.api.fail("first", UpstreamError(500))
+        await line.clock.forward(FIRST_BACKOFF)
+        assert first.is_forgotten
+        for name in ("second", "first"):
+            line.api.answer(name)
+            await line.clock.settle()
+        await asyncio.gather(*asking)
 
 
 # ---- Refusals ----

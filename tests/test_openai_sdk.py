@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -163,6 +164,18 @@ async def test_one_failed_choice_fails_the_request_and_ends_the_others(start_pro
     await until(lambda: proxy.service.line.is_idle)
 
 
+async def test_who_reads_a_stream_hears_of_choices_that_still_wait(start_proxy: StartProxy) -> None:
+    """In comments, which clients skip: a proxy between, or a client, gives a silent stream up."""
+    proxy = await start_proxy(ext_max_requests=1, heartbeat_interval=0.05)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 0}, {"kind": "slow", "seconds": 0.5})
+    body = {"model": "gpt-4o", "messages": ASKED, "n": 2, "stream": True}
+    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body) as response:
+        text = await response.text()
+    first, _, rest = text.partition(": more choices to come\n\n")
+    assert '"finish_reason":"stop"' in first and '"index":1' not in first and '"index":1' in rest
+    assert text.endswith("data: [DONE]\n\n")
+
+
 async def test_a_stop_sequence_ends_the_upstreams_stream(start_proxy: StartProxy, client: Client) -> None:
     """What comes after it is neither told nor waited for."""
     proxy = await start_proxy()
@@ -294,6 +307,34 @@ async def test_files_belong_to_the_key_that_brought_them(start_proxy: StartProxy
     assert (await anna.files.content(made.id)).read() == b"secret"
 
 
+BOUNDARY = "multipart/form-data; boundary=abc"
+FILE = b'--abc\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n'
+PURPOSE = b'--abc\r\nContent-Disposition: form-data; name="purpose"\r\n'
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")  # of the library's: what it had of a broken form
+@pytest.mark.parametrize(
+    ("type", "form"),
+    [
+        ("multipart/form-data", b"x"),
+        (f"multipart/form-data; boundary={'a' * 200}", b"x"),
+        (BOUNDARY, b""),
+        (BOUNDARY, b"no form"),
+        (BOUNDARY, b"--abc\r\n\r\nwithout a name\r\n--abc--\r\n"),
+        (BOUNDARY, FILE + b"\r\nit breaks o"),
+        (BOUNDARY, FILE + b"Content-Transfer-Encoding: none-such\r\n\r\nx\r\n--abc--\r\n"),
+        (BOUNDARY, PURPOSE + b"Content-Type: text/plain; charset=none-such\r\n\r\nx\r\n--abc--\r\n"),
+        (BOUNDARY, PURPOSE + b"\r\n\xff\xfe\r\n--abc--\r\n"),
+        ("application/json", b"{}"),
+    ],
+)
+async def test_a_wrong_form_is_the_callers_fault(start_proxy: StartProxy, type: str, form: bytes) -> None:
+    proxy = await start_proxy()
+    async with proxy.http.post(f"{proxy.url}/v1/files", data=form, headers={"Content-Type": type}) as response:
+        assert response.status == 400 and "form" in (await response.json())["error"]["message"]
+    assert await proxy.calls("/files") == []
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("form", ["link", "data"])
 async def test_a_generated_image_is_a_link_or_data(
@@ -314,7 +355,34 @@ async def test_a_generated_image_is_a_link_or_data(
         assert base64.b64decode(address.partition("base64,")[2])[:3] == b"\xff\xd8\xff"
 
 
+async def test_a_picture_of_another_caller_is_not_put_into_an_answer(start_proxy: StartProxy, client: Client) -> None:
+    """Whoever makes the model say its mark gets the mark, not the picture."""
+    proxy = await start_proxy(proxy_api_keys=KEYS, generated_images="data")
+    files = client(proxy, "key-of-anna").files
+    made = await files.create(file=("a.txt", b"secret"), purpose="user_data")
+    while made.id[:13].replace("-", "").isdigit():  # the emulator would subtract
+        made = await files.create(file=("a.txt", b"secret"), purpose="user_data")
+    mark = f'<img src="{made.id}" fuse="true"/>'
+    asked: Any = [{"role": "user", "content": mark}]
+    for is_stream in (False, True):
+        answer = await client(proxy, "key-of-boris").chat.completions.create(
+            model="gpt-4o", messages=asked, stream=is_stream
+        )
+        text = await text_of(answer) if is_stream else answer.choices[0].message.content
+        assert mark in text and "base64" not in text
+    own = await client(proxy, "key-of-anna").chat.completions.create(model="gpt-4o", messages=asked)
+    assert "base64" in (own.choices[0].message.content or "")
+
+
 # -- embeddings and models
+
+
+async def test_unknown_fields_of_embeddings_are_named_in_the_log(
+    start_proxy: StartProxy, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "proxy.openai")
+    await client(await start_proxy()).embeddings.create(model="m", input="a", extra_body={"truncate": True})
+    assert "truncate mean nothing here" in caplog.text
 
 
 async def test_embeddings_of_a_long_list_come_in_order(start_proxy: StartProxy, client: Client) -> None:
@@ -341,6 +409,21 @@ async def test_models_are_gigachats_and_are_asked_for_once_a_minute(start_proxy:
     with pytest.raises(openai.NotFoundError, match="gpt-5"):
         await models.retrieve("gpt-5")
     assert len(await proxy.calls("/models")) == 1
+
+
+@pytest.mark.parametrize("id", ["GigaChat-2", "GigaChat-2/"])
+async def test_a_model_is_found_with_a_slash_behind_it_too(start_proxy: StartProxy, id: str) -> None:
+    proxy = await start_proxy()
+    for path in ("/v1/models/", "/models/", "/openai/v1/models/"):
+        async with proxy.http.get(proxy.url + path + id) as response:
+            assert (response.status, (await response.json())["id"]) == (200, "GigaChat-2")
+
+
+@pytest.mark.parametrize("id", ["none-such", "chatgpt/none-such", "GigaChat-2/content"])
+async def test_a_model_that_is_not_there_is_named_so(start_proxy: StartProxy, client: Client, id: str) -> None:
+    with pytest.raises(openai.NotFoundError, match=id) as missing:
+        await client(await start_proxy()).models.retrieve(id)
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
 
 
 async def test_model_info_is_litellms(start_proxy: StartProxy) -> None:
@@ -385,6 +468,16 @@ async def test_an_upstreams_429_is_waited_out(start_proxy: StartProxy, client: C
     proxy.giga.state.faults.add({"kind": "status", "status": 429, "times": 2})
     answer = await client(proxy).chat.completions.create(model="gpt-4o", messages=ASKED)
     assert answer.choices[0].message.content == TOTAL
+
+
+async def test_an_expired_deadline_is_not_paid_for_again_by_the_sdk(start_proxy: StartProxy, client: Client) -> None:
+    """By default it tries twice more after a 504."""
+    proxy = await start_proxy()
+    proxy.giga.state.faults.add({"kind": "stall", "times": -1})
+    create = client(proxy).with_options(max_retries=2).chat.completions.create
+    with pytest.raises(openai.InternalServerError) as expired:
+        await create(model="gpt-4o", messages=ASKED, extra_headers={"X-Request-Timeout": "0.2"})
+    assert expired.value.code == "deadline_expired" and len(await proxy.calls()) == 1
 
 
 async def test_our_own_429_says_when_to_come_back(start_proxy: StartProxy, client: Client) -> None:
@@ -457,6 +550,19 @@ async def test_models_of_the_api_beside_have_its_name_before_theirs(start_proxy:
         assert {name, "GigaChat-2"} <= set(names) and await proxy.calls() == []
 
 
+async def test_models_are_listed_while_the_api_beside_is_away(start_proxy: StartProxy, client: Client) -> None:
+    """Without those of the one that is; who asks for one of them hears why there is none."""
+    async with openai_upstream.running() as other:
+        other.script.extend([openai_upstream.says(b"{}", 503)] * 9)
+        proxy = await start_proxy(url_gpt=other.base, api_key=SecretStr(openai_upstream.KEY), ext_retries=0)
+        models = client(proxy).models
+        names = [model.id async for model in models.list()]
+        assert "GigaChat-2" in names and not any(name.startswith("chatgpt/") for name in names)
+        assert (await models.retrieve("GigaChat-2")).id == "GigaChat-2"
+        with pytest.raises(openai.InternalServerError):
+            await models.retrieve(f"chatgpt/{openai_upstream.MODELS[0]}")
+
+
 async def test_an_api_that_speaks_openais_own_is_not_translated(start_proxy: StartProxy, client: Client) -> None:
     async with openai_upstream.running() as other:
         proxy = await start_proxy(
@@ -468,6 +574,73 @@ async def test_an_api_that_speaks_openais_own_is_not_translated(start_proxy: Sta
         (call,) = other.to("/v1/chat/completions")
         assert asked.items() <= call.json.items()
         assert [model.id async for model in client(proxy).models.list()] == list(openai_upstream.MODELS)
+
+
+async def test_files_of_an_api_that_speaks_openais_own_are_not_translated(
+    start_proxy: StartProxy, client: Client
+) -> None:
+    """The purpose reaches it, its own fields come back, and a deletion is a DELETE."""
+    made = {"id": "file-1", "object": "file", "purpose": "batch", "bytes": 2, "created_at": 1, "filename": "a.jsonl"}
+    gone = {"id": "file-1", "object": "file", "deleted": True}
+    answers = [made, {"object": "list", "data": [made], "has_more": False}, made, {"its": "content"}, gone]
+    async with openai_upstream.running() as other:
+        other.script.extend(openai_upstream.says(json.dumps(answer).encode()) for answer in answers)
+        proxy = await start_proxy(
+            connector="chatgpt_connector", url_gpt=other.base, api_key=SecretStr(openai_upstream.KEY)
+        )
+        files = client(proxy).files
+        assert (await files.create(file=("a.jsonl", b"{}"), purpose="batch")).purpose == "batch"
+        assert [file.id async for file in files.list(purpose="batch")] == ["file-1"]
+        assert (await files.retrieve("file-1")).filename == "a.jsonl"
+        assert (await files.content("file-1")).json() == {"its": "content"}
+        assert (await files.delete("file-1")).deleted
+        assert b"batch" in other.calls[0].body and b"general" not in other.calls[0].body
+        assert [(call.method, call.path) for call in other.calls] == [
+            ("POST", "/v1/files"),
+            ("GET", "/v1/files?purpose=batch"),
+            ("GET", "/v1/files/file-1"),
+            ("GET", "/v1/files/file-1/content"),
+            ("DELETE", "/v1/files/file-1"),
+        ]
+
+
+THREE_FUNCTIONS = """
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def validate_data(data):
+    return True
+
+
+def request_api(data):
+    message = {"role": "assistant", "content": "Hello", "tool_calls": [CALL]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+
+
+def get_info():
+    return {}
+"""
+
+
+@pytest.mark.parametrize("wants_usage", [False, True])
+async def test_a_connector_that_does_not_stream_is_read_as_a_stream_by_the_sdk(
+    start_proxy: StartProxy, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wants_usage: bool
+) -> None:
+    """Its whole answer comes in chunks, the usage only when asked for."""
+    (tmp_path / "three_functions.py").write_text(THREE_FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    proxy = await start_proxy(connector="three_functions")
+    options: Any = {"stream_options": {"include_usage": True}} if wants_usage else {}
+    create = client(proxy).chat.completions.create
+    told: list[Any] = [each async for each in await create(model="m", messages=ASKED, stream=True, **options)]
+    first, last = (each.choices[0] for each in told[:2])
+    assert (first.delta.role, first.delta.content, first.finish_reason) == ("assistant", "Hello", None)
+    assert (first.delta.tool_calls[0].index, first.delta.tool_calls[0].id) == (0, "call_1")
+    assert last.finish_reason == "tool_calls" and {each.object for each in told} == {"chat.completion.chunk"}
+    assert [each.usage.total_tokens for each in told[2:]] == [3] * wants_usage
+    assert all(each.usage is None for each in told[:2])
 
 
 async def test_whoever_leaves_takes_all_of_its_calls_along(start_proxy: StartProxy, client: Client) -> None:

@@ -132,6 +132,26 @@ async def test_the_proxy_gets_its_password_and_the_api_does_not(start: Start, sc
     assert scheme == "http" or [request for request in forward.requests if "authorization" in request["headers"]] == []
 
 
+async def test_callers_of_their_own_credentials_go_the_same_way(start: Start) -> None:
+    """Their token requests, their calls, and the token that the SDK asks for."""
+    proxy, forward = await start("https", f"anna:{PASSWORD}", "anna", PASSWORD, gpt2giga_pass_token=True)
+    for word in ("giga-cred-a2V5", "giga-user-joe:pa:ss"):
+        assert (await proxy.ask(headers={"Authorization": f"Bearer {word}"})).status == 200
+    own = {"Authorization": "Basic b3du"}
+    async with proxy.http.post(f"{proxy.url}/api/v2/oauth", headers=own) as token:
+        assert token.status == 200
+    assert set(forward.targets) == {f"CONNECT {HOST}:9443", f"CONNECT {HOST}:443"}
+    assert [call.headers for call in proxy.giga.state.calls if "Proxy-Authorization" in call.headers] == []
+
+
+async def test_the_lane_of_chatgpt_goes_the_same_way(start: Start) -> None:
+    proxy, forward = await start("http", url_gpt="http://api.gpt.test/v1", api_key=SecretStr("sk-key"), ext_retries=0)
+    body = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "Привет"}]}
+    async with proxy.http.post(f"{proxy.url}/chatgpt/", json=body):
+        pass  # the emulator behind the proxy knows no such key
+    assert forward.targets == ["POST http://api.gpt.test/v1/chat/completions"]
+
+
 async def test_the_usual_variable_does_too(start: Start) -> None:
     """HTTPS_PROXY, for an API on https."""
     proxy, forward = await start("https", setting="https_proxy")

@@ -3,20 +3,23 @@
 import asyncio
 import logging
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import gigachat
 import pytest
 from gigachat.exceptions import AuthenticationError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from running import Proxy, StartProxy, settings_for, until, waiting
+from running import Proxy, StartProxy, chat, settings_for, until, waiting
 
 import app
 import emulator
 from emulator import Options
 from proxy.clock import Clock
+from proxy.credentials import basic_of
 from proxy.errors import PassedMalformed
 from proxy.passed import PassedCredential, credential_for_token, credential_in
 from proxy.settings import SettingsError, load
@@ -39,6 +42,13 @@ async def raw(proxy: Proxy, headers: dict[str, str], path: str = "/api/v1/chat/c
 async def accounts(proxy: Proxy, path: str = "/chat/completions") -> list[str]:
     """Whose calls reached the upstream."""
     return [call["account"] for call in await proxy.calls(path)]
+
+
+@pytest.fixture
+async def giga() -> AsyncIterator[emulator.Emulator]:
+    """For proxies that a test starts and stops itself."""
+    async with emulator.start(Options()) as running:
+        yield running
 
 
 async def oauth(proxy: Proxy, headers: dict[str, str], path: str = "/api/v2/oauth") -> tuple[int, dict[str, Any]]:
@@ -94,6 +104,25 @@ def test_any_password_survives_a_token_request(user: str, password: str) -> None
     assert credential_for_token(header, "", is_password=True) == PassedCredential("password", password, user)
 
 
+def test_a_password_need_not_have_been_written_in_utf8() -> None:
+    header = "Basic " + b64encode("joe:пароль".encode("cp1251")).decode()
+    credential = credential_for_token(header, "", is_password=True)
+    assert credential is not None and basic_of(credential.user, credential.secret) == header.removeprefix("Basic ")
+
+
+def test_an_access_token_gets_nobody_another() -> None:
+    """It would be given back unseen, and count from then on as if the API had issued it to a caller of ours."""
+    for header in ("Bearer giga-auth-anything", "giga-auth-anything"):
+        with pytest.raises(PassedMalformed, match="send it with your calls"):
+            credential_for_token(header, "", is_password=False)
+
+
+def test_a_scope_has_an_end() -> None:
+    """What a stranger sends is remembered for a while."""
+    with pytest.raises(PassedMalformed, match="GIGACHAT_API_CORP"):
+        credential_for_token("Basic a2V5", "x" * 101, is_password=False)
+
+
 def test_no_secret_is_in_what_is_printed_of_a_credential() -> None:
     credential = credential_in("giga-user-joe:secret-word")
     assert credential is not None
@@ -124,6 +153,18 @@ async def test_the_apis_own_token_calls_with_its_account_on_the_apis_paths_alone
     refused = await proxy.ask(headers=bearing(TOKEN))
     assert refused.status == 401 and "X-API-Key" in refused.body["status"]
     assert len(set(await accounts(proxy))) == 1 and await proxy.calls("/api/v2/oauth") == []
+
+
+@pytest.mark.parametrize("word", ["Basic a2V5", "eyJhbGciOiJ", "Giga-Cred-a2V5", "giga_cred-a2V5", "Token giga-auth-a"])
+async def test_what_stands_in_authorization_and_is_not_understood_is_not_the_servers_account(
+    start_proxy: StartProxy, word: str
+) -> None:
+    """Whoever misspells its credential believes to spend its own quota."""
+    proxy = await start_proxy(gpt2giga_pass_token=True)
+    assert (await proxy.ask(headers={"Authorization": word})).status == 401
+    assert (await raw(proxy, {"Authorization": word}))[0] == 401
+    assert (await proxy.ask(headers={"Authorization": "Bearer "})).status == 200
+    assert len(await proxy.calls()) == 1
 
 
 async def test_the_servers_own_credential_shares_the_servers_lane(start_proxy: StartProxy) -> None:
@@ -195,6 +236,15 @@ async def test_a_refused_token_is_the_apis_own_401(start_proxy: StartProxy) -> N
     assert len(await proxy.calls()) == 1
 
 
+@pytest.mark.parametrize("word", ["of-nobody", "giga-cred-b25l"])
+async def test_whoever_waits_behind_a_refusal_is_told_so_without_a_call(start_proxy: StartProxy, word: str) -> None:
+    proxy = await start_proxy(gpt2giga_pass_token=True, ext_max_requests=1)
+    proxy.giga.state.faults.add({"kind": "status", "status": 401, "times": -1})
+    answers = await asyncio.gather(*(raw(proxy, bearing(word)) for _ in range(10)))
+    assert [status for status, _ in answers] == [401] * 10
+    assert len(await proxy.calls()) == (1 if word == "of-nobody" else 2)
+
+
 async def test_a_credential_is_told_off_in_the_callers_dialect(start_proxy: StartProxy) -> None:
     proxy = await start_proxy(gpt2giga_pass_token=True)
     answer = await proxy.ask(headers=bearing("giga-user-joe"))
@@ -224,6 +274,28 @@ async def test_a_refusal_is_forgotten_in_time(start_proxy: StartProxy) -> None:
     assert (await proxy.ask(headers=bearing("giga-auth-late"))).status == 200
 
 
+async def test_asking_again_makes_no_refusal_longer(start_proxy: StartProxy) -> None:
+    """The SDK asks for a token at each call: it must not keep itself out for ever."""
+    proxy = await start_proxy(Options(credentials=("a-key",)), gpt2giga_pass_token=True)
+    clock = proxy.service.lanes._refused._clock = StoppedClock()
+    wrong = {"Authorization": "Basic d3Jvbmc="}
+    assert (await oauth(proxy, wrong))[1]["message"] == "credentials doesn't match db data"
+    clock.time += 59
+    assert "less than a minute ago" in (await oauth(proxy, wrong))[1]["message"]
+    clock.time += 1
+    assert "less than a minute ago" not in (await oauth(proxy, wrong))[1]["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/models", "/api/v1/models"])
+async def test_whatever_is_asked_with_a_refused_credential_is_a_401(start_proxy: StartProxy, path: str) -> None:
+    """Also what could be told without asking the API."""
+    proxy = await start_proxy(Options(credentials=("a-key",)), gpt2giga_pass_token=True)
+    for _ in range(2):
+        async with proxy.http.get(proxy.url + path, headers=bearing("giga-cred-d3Jvbmc=")) as response:
+            assert response.status == 401
+    assert len(await proxy.calls("/api/v2/oauth")) == 1
+
+
 # -- with keys of the proxy
 
 
@@ -244,6 +316,33 @@ async def test_with_keys_the_key_alone_is_the_servers_account(start_proxy: Start
     assert (await proxy.ask(headers={"X-API-Key": "key-of-anna"})).status == 200
     assert (await proxy.ask(headers=bearing("unknown", **{"X-API-Key": "key-of-anna"}))).status == 401
     assert len(proxy.service.lanes.all()) == 1
+
+
+async def test_with_keys_nobody_makes_itself_known_by_a_token_of_its_own_invention(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(gpt2giga_pass_token=True, proxy_api_keys=KEYS)
+    for word in ("giga-auth-invented", "Bearer giga-auth-invented"):
+        assert (await oauth(proxy, {"Authorization": word}))[0] == 401
+    assert (await raw(proxy, bearing("invented")))[0] == 401
+    assert await proxy.calls() == []
+
+
+@pytest.mark.parametrize("key", ["key-of-ana", "0f8e2a7b6c5d4e3f9a8b7c6d5e4f3a2b", "key:of:anna"])
+async def test_a_misspelt_key_of_the_proxy_is_not_shown_to_the_api(start_proxy: StartProxy, key: str) -> None:
+    """What the API gives out is a text in base64; anything else stays here."""
+    proxy = await start_proxy(gpt2giga_pass_token=True, proxy_api_keys=KEYS)
+    status, body = await oauth(proxy, {"Authorization": f"Basic {key}"})
+    assert (status, body["code"]) == (401, 6)
+    assert await proxy.calls("/api/v2/oauth") == []
+
+
+async def test_a_stranger_cannot_fill_the_memory_by_asking_for_a_token(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(gpt2giga_pass_token=True, proxy_api_keys=KEYS)
+    for form in (b"scope=" + b"x" * 1_000_000, b"a&" * 500_000):
+        async with proxy.http.post(
+            f"{proxy.url}/api/v2/oauth", data=form, headers={"Authorization": "Basic a2V5"}
+        ) as response:
+            assert response.status == 413
+    assert len(proxy.service.lanes.all()) == 1 and await proxy.calls("/api/v2/oauth") == []
 
 
 # -- the SDK's own credentials
@@ -292,6 +391,27 @@ async def test_token_requests_of_all_lanes_together_stay_within_the_apis_ten_a_s
     assert [call["status"] for call in await proxy.calls("/api/v2/oauth")] == [200] * 25
 
 
+async def test_strangers_do_not_keep_the_service_from_a_token_of_its_own(start_proxy: StartProxy) -> None:
+    """Its token requests have a pace of their own; together they are still what the API takes."""
+    proxy = await start_proxy(Options(token_rate=10), gpt2giga_pass_token=True)
+    strangers = [asyncio.create_task(oauth(proxy, {"Authorization": f"Basic key{n}"})) for n in range(20)]
+    await until(lambda: len(proxy.service.lanes.all()) == 21)
+    assert (await proxy.ask()).status == 200
+    assert not all(stranger.done() for stranger in strangers)
+    assert {status for status, _ in await asyncio.gather(*strangers)} == {200}
+
+
+async def test_a_slow_token_of_one_holds_up_no_other(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(gpt2giga_pass_token=True)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 30, "path": "/oauth", "times": 1})
+    slow = asyncio.create_task(proxy.ask(headers=bearing(FORMS[0])))
+    await until(lambda: len(proxy.giga.state.calls.to("/api/v2/oauth")) == 1)
+    assert (await proxy.ask(headers=bearing(FORMS[1]))).status == 200
+    assert (await proxy.ask()).status == 200 and not slow.done()
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+
+
 async def test_idle_lanes_make_room_and_busy_ones_do_not(start_proxy: StartProxy) -> None:
     proxy = await start_proxy(gpt2giga_pass_token=True, lanes_max=2)
     proxy.giga.state.faults.add({"kind": "slow", "seconds": 30, "times": 2})
@@ -301,11 +421,58 @@ async def test_idle_lanes_make_room_and_busy_ones_do_not(start_proxy: StartProxy
     assert refused.status == 503 and int(refused.headers["Retry-After"]) > 0
     busy[0].cancel()
     await asyncio.gather(busy[0], return_exceptions=True)
-    await until(lambda: any(lane.line.is_idle for lane in proxy.service.lanes.all()[1:]))
+    await until(lambda: any(lane.is_idle for lane in proxy.service.lanes.all()[1:]))
     assert (await proxy.ask(headers=bearing("giga-cred-third"))).status == 200
     assert len(proxy.service.lanes.all()) == 3
     busy[1].cancel()
     await asyncio.gather(busy[1], return_exceptions=True)
+
+
+async def test_a_lane_that_asks_for_a_token_is_busy(start_proxy: StartProxy) -> None:
+    """Its caller is in no line yet, and still gets what it has asked for."""
+    proxy = await start_proxy(gpt2giga_pass_token=True, lanes_max=1)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 0.3, "path": "/oauth", "times": 1})
+    asking = asyncio.create_task(oauth(proxy, {"Authorization": "Basic b25l"}))
+    await until(lambda: len(proxy.giga.state.calls.to("/api/v2/oauth")) == 1)
+    assert (await proxy.ask(headers=bearing("giga-cred-two"))).status == 503
+    assert (await asking)[0] == 200
+
+
+async def test_who_asks_for_tokens_has_half_of_the_lanes_at_most(start_proxy: StartProxy) -> None:
+    """They may be strangers; whoever calls still finds one."""
+    proxy = await start_proxy(gpt2giga_pass_token=True, lanes_max=4)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 0.5, "path": "/oauth", "times": 2})
+    asking = [asyncio.create_task(oauth(proxy, {"Authorization": f"Basic a2V5{n}"})) for n in range(2)]
+    await until(lambda: len(proxy.giga.state.calls.to("/api/v2/oauth")) == 2)
+    assert (await oauth(proxy, {"Authorization": "Basic b25l"}))[0] == 503
+    assert (await proxy.ask(headers=bearing("giga-cred-b25l"))).status == 200
+    assert [status for status, _ in await asyncio.gather(*asking)] == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/chat/completions"])
+async def test_a_stream_on_its_way_to_the_line_keeps_its_lane_open(start_proxy: StartProxy, path: str) -> None:
+    """All come at once, for two accounts of which one has room: none is told that the service stops."""
+    proxy = await start_proxy(gpt2giga_pass_token=True, lanes_max=1)
+    theirs = {"model": "GigaChat-2", "stream": True, "messages": [{"role": "user", "content": "Привет"}]}
+    body = chat(stream=True) if path == "/" else theirs
+
+    async def ask(n: int) -> str:
+        async with proxy.http.post(proxy.url + path, json=body, headers=bearing(f"giga-cred-{n % 2}")) as response:
+            return f"{response.status} {await response.text() if response.status != 200 else ''}"
+
+    told = await asyncio.gather(*(ask(n) for n in range(12)))
+    assert any(answer.startswith("200") for answer in told)
+    assert all("LANES_MAX" in answer for answer in told if not answer.startswith("200"))
+
+
+async def test_a_lane_of_a_refused_credential_makes_room_first(start_proxy: StartProxy) -> None:
+    """Whoever tries many wrong ones drives nobody else's lane away."""
+    proxy = await start_proxy(Options(credentials=("b25l",)), gpt2giga_pass_token=True, lanes_max=2)
+    assert (await proxy.ask(headers=bearing("giga-cred-b25l"))).status == 200
+    for n in range(5):
+        assert (await proxy.ask(headers=bearing(f"giga-cred-wrong{n}"))).status == 401
+    assert (await proxy.ask(headers=bearing("giga-cred-b25l"))).status == 200
+    assert [call["status"] for call in await proxy.calls("/api/v2/oauth")].count(200) == 1
 
 
 async def test_a_dropped_lane_that_comes_back_keeps_its_pace(start_proxy: StartProxy) -> None:
@@ -325,6 +492,27 @@ async def test_after_a_stop_no_lane_is_opened_and_all_are_closed(start_proxy: St
         assert lane.line._dispatchers[0].done()  # type: ignore[attr-defined]
 
 
+async def test_who_waits_for_a_token_at_a_stop_is_told_to_come_back(giga: emulator.Emulator) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with app.serving(settings_for(giga, gpt2giga_pass_token=True, drain_timeout=0.5)) as service:
+            proxy = Proxy(service, giga, http)
+            giga.state.faults.add({"kind": "slow", "seconds": 30, "path": "/oauth", "times": 1})
+            asking = asyncio.create_task(oauth(proxy, {"Authorization": "Basic b25l"}))
+            await until(lambda: len(giga.state.calls.to("/api/v2/oauth")) == 1)
+        status, body = await asking
+        assert status == 503 and "stopping" in body["message"]
+
+
+async def test_a_token_that_is_on_its_way_at_a_stop_is_waited_for(giga: emulator.Emulator) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with app.serving(settings_for(giga, gpt2giga_pass_token=True, drain_timeout=10)) as service:
+            proxy = Proxy(service, giga, http)
+            giga.state.faults.add({"kind": "slow", "seconds": 0.2, "path": "/oauth", "times": 1})
+            asking = asyncio.create_task(oauth(proxy, {"Authorization": "Basic b25l"}))
+            await until(lambda: len(giga.state.calls.to("/api/v2/oauth")) == 1)
+        assert (await asking)[0] == 200
+
+
 # -- nothing of one is another's
 
 
@@ -338,6 +526,17 @@ async def test_the_list_of_models_is_each_accounts_own(start_proxy: StartProxy) 
             bodies.append(await response.read())
     assert len(set(bodies)) == 1
     assert len(await proxy.calls("/models")) == 2 == len(set(await accounts(proxy, "/models")))
+
+
+async def test_only_the_list_of_models_itself_is_remembered(start_proxy: StartProxy) -> None:
+    """Not what another version of the API says at the same path, nor another method."""
+    proxy = await start_proxy()
+    async with proxy.http.get(f"{proxy.url}/api/v1/models") as response:
+        assert response.status == 200
+    for method, path in (("GET", "/api/v2/models"), ("HEAD", "/api/v1/models"), ("GET", "/api/v1/models?a=b")):
+        async with proxy.http.request(method, proxy.url + path) as response:
+            assert "X-Queue-Position" in response.headers
+    assert len(await proxy.calls("/models")) == 4
 
 
 async def test_no_secret_is_logged(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:

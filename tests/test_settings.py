@@ -293,7 +293,7 @@ def test_settings_cannot_be_changed_nor_invented():
 def test_secrets_show_neither_in_a_repr_nor_in_a_dump(house):
     """Whatever prints the settings prints stars."""
     secrets = [knob.name for knob in describe() if knob.unit.is_secret]
-    assert len(secrets) == 8
+    assert len(secrets) == 9
     settings = house("\n".join(f"{name}=n:hush@proxy" for name in secrets))
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert "hush" not in shown

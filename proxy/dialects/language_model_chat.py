@@ -38,7 +38,8 @@ class LanguageModelChat:
         return Appended(self, body)
 
     def error(self, error: ProxyError) -> bytes:
-        return orjson.dumps({"error": error.message})
+        # Parameters stand beside the messages here, and so they are named.
+        return orjson.dumps({"error": error.message.removeprefix("generate_parameters.")})
 
     def error_event(self, error: ProxyError) -> None:
         """None: there are no streams."""

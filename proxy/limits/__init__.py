@@ -104,3 +104,13 @@ class Limits(Protocol):
         """A permit if it is to be had without waiting for anything; None says nothing about why."""
 
     def state(self) -> LimitsState: ...
+
+    @property
+    def trouble(self) -> str:
+        """Why the limits are not kept as they are set just now; "" if they are."""
+
+    def start(self) -> None:
+        """Begin whatever it takes to keep them."""
+
+    async def close(self) -> None:
+        """Give everything back. Whoever acquires after that waits for ever."""

@@ -87,6 +87,13 @@ class LocalLimits:
         self._in_flight += 1
         return permit
 
+    #: One process keeps its limits as they are set.
+    trouble = ""
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
     def state(self) -> LimitsState:
         now = self._clock.now()
         return LimitsState(

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import ssl
 
@@ -7,6 +8,7 @@ from yarl import URL
 import emulator
 from gigachat_connector import Account
 from proxy.errors import CredentialRefused, UpstreamError
+from proxy.passed import PassedCredential
 from proxy.settings import Settings, SettingsError
 from proxy.tls import RUSSIAN_ROOT_SHA256, Tls, is_api_host, russian_root
 
@@ -193,6 +195,24 @@ async def test_client_certificate_beside_a_key(secure, account, authority, chat)
     call = secure.state.calls.to(CHAT)[0]
     assert call.certificate == "client"
     assert call.headers["Authorization"].startswith("Bearer ")
+
+
+async def test_callers_of_their_own_credentials_do_not_show_it(authority, account, chat):
+    """Theirs are connections without it, shared by all of them, and so is the pace of their token requests."""
+    certificate, key = authority.issue("server")
+    options = emulator.Options(
+        tls_cert=str(certificate), tls_key=str(key), client_ca=str(authority.root), token_rate=10
+    )
+    async with emulator.start(options) as giga:
+        shown, its_key = authority.issue("client")
+        files = {"gigachat_cert_file": shown, "gigachat_key_file": its_key, "gigachat_ca_bundle_file": authority.root}
+        ours = account(giga.url, gigachat_mtls_auth=True, gpt2giga_pass_token=True, **files)
+        theirs = [ours.beside(PassedCredential("key", f"key{n}")) for n in range(15)]
+        await asyncio.gather(*(one.request_api(chat()) for one in theirs))
+        assert {call.certificate for call in giga.state.calls.to(CHAT)} == {""}
+        assert [call.status for call in giga.state.calls.to("/api/v2/oauth")] == [200] * 15
+        await ours.request_api(chat())
+        assert giga.state.calls.to(CHAT)[-1].certificate == "client"
 
 
 async def test_refused_client_certificate(secure, account, authority, chat):

@@ -269,3 +269,26 @@ def test_compose_brings_it_up_and_takes_it_down(make_house: Callable[[], House])
     finally:
         run(*compose, "down", "--remove-orphans", cwd=house.path)
     assert run("docker", "container", "inspect", house.name).returncode != 0
+
+
+def test_the_profile_replicas_is_one_service_at_the_same_address(make_house: Callable[[], House]) -> None:
+    """nginx, three replicas that Redis knows of, and no single container; one that is killed costs no request."""
+    house = make_house()
+    (house.path / ".env").write_text(
+        f"PORT={house.port}\nPROXY_CONTAINER={house.name}\nRUN_AS={OWNER}:{OWNER}\nAPP_NAME=composed\n"
+    )
+    compose = ("docker", "compose", "--project-name", house.name, "--profile", "replicas")
+    try:
+        succeed(*compose, "up", "--detach", "--build", "--wait", "nginx", cwd=house.path)
+        house.wait_until_it_answers()
+        assert succeed(*compose, "ps", "--services", cwd=house.path).split() == ["nginx", "redis", "replica"]
+        replicas = succeed(*compose, "ps", "--quiet", "replica", cwd=house.path).split()
+        assert len(replicas) == 3
+        redis = (*compose, "exec", "-T", "redis", "redis-cli")
+        (key,) = succeed(*redis, "keys", "gigachat-proxy:*:replicas", cwd=house.path).split()
+        assert succeed(*redis, "zcard", key, cwd=house.path) == "3"
+        assert house.get("/ready") == {"status": "ready", "trouble": None}
+        succeed("docker", "kill", replicas[0])
+        assert [house.get("/")["app"] for _ in range(6)] == ["composed"] * 6
+    finally:
+        run(*compose, "down", "--remove-orphans", cwd=house.path)

@@ -17,6 +17,10 @@ from proxy.limits.shared import SharedLimits
 SHORT, LONG = 0.3, 300.0
 
 
+#: Replicas hear of each other soon.
+LIVELY = {"beat": 0.1, "lease": 30}
+
+
 def link(grace: float) -> dict[str, Any]:
     return {"grace": grace, "timeout": 0.3}
 
@@ -99,7 +103,9 @@ async def test_a_stop_does_not_wait_for_a_redis_that_is_away(redis, replica):
 
 async def test_each_replica_keeps_to_its_share(redis, replica, caplog):
     """The rate divided by the replicas last seen, and a whole number of the calls in flight."""
-    replicas = [await replica(redis.url, rpm=6000, concurrency=5, name="main", link=link(SHORT)) for _ in range(2)]
+    replicas = [
+        await replica(redis.url, rpm=6000, concurrency=5, name="main", link=link(SHORT), **LIVELY) for _ in range(2)
+    ]
     one, other = replicas
     await until(lambda: one.status().replicas == 2)
     (await send(one)).release()
@@ -121,7 +127,7 @@ async def test_each_replica_keeps_to_its_share(redis, replica, caplog):
 
 async def test_a_share_of_nothing_waits(redis, replica):
     """One call in flight among two replicas is none for either; when Redis is back it goes on."""
-    one, other = [await replica(redis.url, concurrency=1, name="main", link=link(SHORT)) for _ in range(2)]
+    one, other = [await replica(redis.url, concurrency=1, name="main", link=link(SHORT), **LIVELY) for _ in range(2)]
     await until(lambda: one.status().replicas == 2)
     redis.kill()
     await gone(one, "local_share")
@@ -148,7 +154,7 @@ async def test_closed_waits(redis, replica):
 async def test_open_takes_all_of_the_limits(redis, replica):
     """Each replica for itself."""
     replicas = [
-        await replica(redis.url, concurrency=2, rpm=6000, name="main", fallback="open", link=link(SHORT))
+        await replica(redis.url, concurrency=2, rpm=6000, name="main", fallback="open", link=link(SHORT), **LIVELY)
         for _ in range(2)
     ]
     await until(lambda: replicas[0].status().replicas == 2)
@@ -201,14 +207,15 @@ async def test_a_redis_that_comes_late_is_found(tmp_path, replica, caplog):
         server.stop()
 
 
-async def test_a_redis_that_answers_nothing_but_errors_is_away(redis, replica):
-    """Here it has something else under our name; the grace ends though every connection succeeds."""
+async def test_a_redis_that_answers_nothing_but_errors_is_away(redis, replica, caplog):
+    """Here something else is under our name. The grace ends though every connection succeeds, and it is said once."""
     limits = await replica(redis.url, name="main", fallback="open", link=link(SHORT))
     (await send(limits)).release()
     redis.client.set("gigachat-proxy:{main}:state", "what is this?")
     waiting = asyncio.create_task(send(limits))
     await waiting
     assert limits.status().mode == "open"
+    assert caplog.text.count("is away") == 1
     redis.client.delete("gigachat-proxy:{main}:state")
     await gone(limits, "shared")
 
@@ -218,7 +225,7 @@ async def test_a_redis_that_answers_nothing_but_errors_is_away(redis, replica):
 
 async def test_calls_begun_without_redis_count_when_it_is_back(redis, replica):
     """So that all replicas together keep to the limit again at once."""
-    one, other = [await replica(redis.url, concurrency=2, name="main", link=link(SHORT)) for _ in range(2)]
+    one, other = [await replica(redis.url, concurrency=2, name="main", link=link(SHORT), **LIVELY) for _ in range(2)]
     await until(lambda: one.status().replicas == 2)
     redis.kill()
     for limits in (one, other):
@@ -259,7 +266,7 @@ async def test_one_replica_keeps_its_pace_through_an_absence(redis, replica):
 
 async def test_a_429_seen_without_redis_pauses_all_when_it_is_back(redis, replica):
     """Meanwhile it pauses whoever saw it."""
-    one, other = [await replica(redis.url, name="main", link=link(SHORT)) for _ in range(2)]
+    one, other = [await replica(redis.url, name="main", link=link(SHORT), **LIVELY) for _ in range(2)]
     await until(lambda: one.status().replicas == 2)
     redis.kill()
     await gone(one, "local_share")

@@ -104,6 +104,10 @@ def test_a_data_url_is_its_type_and_its_bytes(content, kind):
         ("data:;base64,AAAA", ("", b"\0\0\0")),
         ("DATA:image/png;BASE64,AAAA", ("image/png", b"\0\0\0")),
         ("data:image/png;base64,", ("image/png", b"")),
+        ("data:image/png;base64,AAA", ("image/png", b"\0\0")),
+        ("data:image/png;base64,AA==", ("image/png", b"\0")),
+        ("data:image/png;base64,AA\r\nAA", ("image/png", b"\0\0\0")),
+        ("data:image/png;base64,AA%3D%3D", ("image/png", b"\0")),
     ],
 )
 def test_a_data_url_may_be_written_in_other_ways(url, expected):

@@ -140,6 +140,14 @@ def test_gigachats_function_that_reads_documents_is_allowed_where_it_is_needed(p
     assert data["generate_parameters"].get("function_call") == function_call
 
 
+def test_tools_that_must_not_be_called_do_not_keep_documents_from_being_read():
+    """ "none" would switch GigaChat's own function off too."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    made = chat(user([file(file_id="x")]), tools=tools, tool_choice="none")
+    given = made.data()["generate_parameters"]
+    assert (given["function_call"], "functions" in given) == ("auto", False)
+
+
 def test_with_tools_documents_are_read_anyway():
     """A list of functions is enough for the API; another `function_call` would overrule the caller's choice."""
     tools = [{"type": "function", "function": {"name": "f"}}]

@@ -63,10 +63,25 @@ def test_a_demand_beside_a_reference_adds_to_its_own():
     assert out(schema)["properties"]["a"] == {"allOf": [{"type": ["string", "null"]}, {"type": "string"}]}
 
 
+@pytest.mark.parametrize(("target", "expected"), [(True, {"description": "d"}), (False, False)])
+def test_a_reference_may_lead_to_all_or_nothing(target, expected):
+    schema = {"properties": {"a": {"$ref": "#/$defs/A", "description": "d"}}, "$defs": {"A": target}}
+    assert out(schema)["properties"]["a"] == expected
+
+
 def test_what_refers_to_itself_is_cut_there():
     tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
     once = {"type": "object", "properties": {"children": {"type": "array", "items": {}}}}
     assert out(tree) == {"type": "object", "properties": {"children": {"type": "array", "items": once}}}
+
+
+def test_a_long_chain_of_references_is_followed_a_good_way():
+    """And no error: it is not the caller who nests so deep."""
+    links = {str(number): obj(next={"$ref": f"#/$defs/{number + 1}"}) for number in range(100)}
+    found = out({"$ref": "#/$defs/0", "$defs": links | {"100": STRING}})
+    for _ in range(10):
+        found = found["properties"]["next"]
+    assert found["type"] == "object"
 
 
 @pytest.mark.parametrize(

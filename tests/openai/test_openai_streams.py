@@ -327,6 +327,11 @@ def test_a_whole_answer_told_as_a_stream_is_the_same(texts, has_call, wants_usag
     assert (chunks[-1].get("usage") == whole["usage"]) == wants_usage
 
 
+def test_sources_of_a_whole_answer_come_in_a_chunk_of_their_own():
+    inline = {"sources": {"1": {"url": "https://a/"}}}
+    assert "annotations" in deltas(streaming().chunks([[says("Cold.", inline_data=inline)]]))[-2]
+
+
 def test_several_whole_answers_are_told_one_after_another():
     made = streaming(n=2, **USAGE_ASKED)
     found = made.chunks([[says("a")], [says("b")]])

@@ -193,7 +193,14 @@ def test_a_model_that_talks_instead_chooses_a_name_and_is_held_to_it():
 
 
 @pytest.mark.parametrize(
-    "chosen", [calls("choose_function", {"name": "other"}), calls("choose_function", {}), says("?")]
+    "chosen",
+    [
+        calls("choose_function", {"name": "other"}),
+        calls("choose_function", {}),
+        calls("choose_function", "no JSON"),
+        calls("choose_function", "[]"),
+        says("?"),
+    ],
 )
 def test_a_choice_that_is_none_is_the_first(chosen):
     forced = chat("Hello", **REQUIRED).another([says("No."), chosen])
@@ -230,6 +237,10 @@ def test_what_all_calls_cost_is_told():
     made = chat("Hello", **REQUIRED)
     found = made.completion([[says("No."), calls("choose_function", {"name": "news"}), calls("news", {})]])
     assert found["usage"]["prompt_tokens"] == 3 * 17
+
+
+def test_what_can_be_told_as_it_is_needs_no_further_call():
+    assert chat("Hello", tools=[WEATHER]).another([says("Hi")]) is None
 
 
 def test_only_a_choice_that_gigachat_does_not_know_makes_a_stream_wait():

@@ -44,6 +44,7 @@ class Chat:
         created: unix seconds.
 
     Attributes:
+        is_stream, wants_usage: whether a stream is asked for, and its usage in a last chunk.
         n: how many choices are asked for; each is a call of its own.
         model: the name that the caller gave, which every answer repeats.
         sub_caller: who among the caller's users asks; "" if it does not say.
@@ -102,6 +103,8 @@ class Chat:
 
     def another(self, answers: Answers, files: Mapping[str, str] = NOTHING) -> Data | None:
         """The further call that the last of the answers makes necessary; None if it is the one to tell."""
+        if not self.is_whole:
+            return None
         what = said(parsed(answers[-1]))
         if what.is_cut:
             return None
@@ -129,7 +132,9 @@ class Chat:
 
     def _told_call(self) -> dict[str, Any]:
         """What tools and format add to the call."""
-        told = {**self._tools.told(), **self._format.told()}
+        # Where no tool may be called but documents are to be read, GigaChat's function for it is the only one left.
+        tools = self._tools.told() if self._tools.may_be_called or not self._reads else {}
+        told = {**tools, **self._format.told()}
         return told if "functions" in told or not self._reads else {**told, "function_call": "auto"}
 
     def _allowed(self, attachments: list[Attachment]) -> list[Attachment]:

@@ -21,6 +21,10 @@ class Manner:
 
     Args:
         id, created, model: what every answer and chunk begins with; `created` in unix seconds.
+        names: of the functions that it described.
+        format: how the answer must look.
+        stops: the sequences that end a text.
+        image_link: what a generated image becomes, see `marks.py`.
         is_legacy: asked with `functions`, so a call is told as `function_call`.
     """
 

@@ -87,9 +87,14 @@ def decoded(data_url: str, param: str) -> tuple[str, bytes]:
         content = unquote_to_bytes(data)
         if encoding.strip().lower() != "base64":
             return head, content
-        return content_type, base64.b64decode(content.translate(None, b" \t\r\n"), validate=True)
+        return content_type, base64.b64decode(padded(content.translate(None, b" \t\r\n")), validate=True)
     except (ValueError, binascii.Error) as error:
         raise BadRequest(f'"{param}" is not a valid data URL: {error}', param=param) from None
+
+
+def padded(data: bytes) -> bytes:
+    """Browsers take base64 without its end, so some programs leave it out."""
+    return data + b"=" * (-len(data) % 4)
 
 
 # ---- OpenAI's file objects ----

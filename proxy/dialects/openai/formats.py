@@ -90,10 +90,7 @@ class JsonSchema(JsonObject):
     def __init__(self, given: dict[str, Any], schema: Schema) -> None:
         self._given = given
         self._schema = schema
-
-    @property
-    def is_promised(self) -> bool:  # type: ignore[override]  # what the others always or never do
-        return self._given.get("strict") is True
+        self.is_promised = given.get("strict") is True
 
     def told(self) -> dict[str, Any]:
         strict = {"strict": self._given["strict"]} if self._given.get("strict") is not None else {}

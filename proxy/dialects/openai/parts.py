@@ -70,8 +70,9 @@ class Attachment:
         return form_of(self.source)
 
 
-#: A message: its text, and what is attached.
+#: A message: its text, and what is attached; and while its texts are still apart.
 Bundle = tuple[str, list[Attachment]]
+Group = tuple[list[str], list[Attachment]]
 
 
 def form_of(source: str) -> Form:
@@ -87,9 +88,8 @@ def text_of(content: Content, path: str, role: str) -> str:
     texts = []
     for piece in pieces(content, path, 0):
         if isinstance(piece, Attachment):
-            raise BadRequest(
-                f'"{piece.param}" must be in a message of the role "user", not "{role}"', param=piece.param
-            )
+            told = f'"{piece.param}" must be in a message of the role "user", not "{role}"'
+            raise BadRequest(told, param=piece.param)
         texts.append(piece)
     return "\n".join(texts)
 
@@ -99,7 +99,7 @@ def bundles(content: Content, path: str, number: int) -> list[Bundle]:
     if not isinstance(content, list):
         return [(content or "", [])]
     texts: list[str] = []
-    found: list[tuple[list[str], list[Attachment]]] = []
+    found: list[Group] = []
     for piece in pieces(content, path, number):
         if isinstance(piece, str):
             texts.append(piece)
@@ -113,7 +113,7 @@ def bundles(content: Content, path: str, number: int) -> list[Bundle]:
     return labelled(question_last(found))
 
 
-def question_last(found: list[tuple[list[str], list[Attachment]]]) -> list[tuple[list[str], list[Attachment]]]:
+def question_last(found: list[Group]) -> list[Group]:
     """Text that is all before the first attachment is a question about them all: it goes with the last."""
     texts = [texts for texts, _ in found]
     if not any(texts[1:]):
@@ -121,7 +121,7 @@ def question_last(found: list[tuple[list[str], list[Attachment]]]) -> list[tuple
     return [(text, attached) for text, (_, attached) in zip(texts, found, strict=True)]
 
 
-def labelled(found: list[tuple[list[str], list[Attachment]]]) -> list[Bundle]:
+def labelled(found: list[Group]) -> list[Bundle]:
     """Those without a text but the last get their number, so that no message is empty."""
     last = len(found)
     return [

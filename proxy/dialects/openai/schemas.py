@@ -1,7 +1,7 @@
 """JSON schemas, written out in full: what `$ref` points to is put in its place.
 
-What refers to itself is cut where it does, and there may be anything. So is what would grow beyond MAX_INLINED, for a
-schema of some lines can stand for millions of parts. Only keywords that say something about a value remain, and of
+What refers to itself is cut where it does, and there may be anything. So is what would grow too large or too deep, for
+a schema of some lines can stand for millions of parts. Only keywords that say something about a value remain, and of
 those only what has a right shape, so that whoever reads the result need not look twice.
 """
 
@@ -16,8 +16,9 @@ Schema = dict[str, Any]
 #: Subschemas that one request may have, and how many may be reached before no reference is followed any more.
 MAX_NODES: Final = 20_000
 MAX_INLINED: Final = 5_000
-#: Levels of nesting.
+#: Levels of nesting, and how deep references are followed.
 MAX_DEPTH: Final = 64
+MAX_FOLLOWED: Final = 32
 
 TYPES: Final = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -138,7 +139,7 @@ class Writing:
         beside = {name: value for name, value in node.items() if name != "$ref"}
         told = self.node(beside, above, depth)
         target = self._target(reference)  # also of what is cut, so that what points nowhere is told
-        if reference in above or self._budget.is_low:
+        if reference in above or depth > MAX_FOLLOWED or self._budget.is_low:
             return told
         found = self.node(target, (*above, reference), depth + 1)
         if isinstance(found, bool):

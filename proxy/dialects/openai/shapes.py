@@ -6,13 +6,9 @@ Only fields that mean something here are checked; the others are ignored, and na
 from typing import Any, Final
 
 from proxy.dialects.native import json_type
+from proxy.dialects.openai.schemas import is_texts
 from proxy.errors import BadRequest
 from proxy.rules import Rule, WrongType, WrongValue, check
-
-
-def is_texts(value: list[Any]) -> bool:
-    return all(isinstance(text, str) for text in value)
-
 
 NUMBER: Final = (int, float)
 INFINITY: Final = float("inf")
@@ -104,7 +100,7 @@ CHAT: Final = Rule(
         "stop": Rule(
             f"a string or a list of at most {MAX_STOPS} strings",
             (str, list),
-            lambda stop: isinstance(stop, str) or (len(stop) <= MAX_STOPS and is_texts(stop)),
+            lambda stop: isinstance(stop, str) or (is_texts(stop) and len(stop) <= MAX_STOPS),
         ),
         "reasoning_effort": Rule(f"one of {', '.join(EFFORTS)}", (str,), lambda effort: effort in EFFORTS),
         "modalities": Rule(

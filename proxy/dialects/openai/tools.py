@@ -119,9 +119,9 @@ class Tools:
 
     def told(self) -> dict[str, Any]:
         """What they add to the call. Raises BadRequest."""
-        budget = Budget()
         if not self.functions:
             return {}
+        budget = Budget()
         told: dict[str, Any] = {"functions": [function.told(budget) for function in self.functions]}
         if self.forced:
             told["function_call"] = {"name": self.forced.told_name}

@@ -1,0 +1,90 @@
+"""The files in Redis."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from dataclasses import replace
+
+from proxy.errors import NotFound
+from proxy.jobs import Page
+from proxy.jobs.files import StoredFile, parts_of
+from proxy.jobs.record import fields_of_file, file_of, tag, tags
+from proxy.jobs.redis.link import JobsLink, flat, page, paired, read
+
+TEXTS = ("id", "caller", "purpose", "about")
+COUNTS = ("bytes",)
+NUMBERS = ("created", "expires_at")
+FIELDS = (*TEXTS, *COUNTS, *NUMBERS)
+
+#: Seconds after which the parts of a file that was given up are gone.
+LIFE = 3600
+
+
+class RedisFiles:
+    """See `FileStore`."""
+
+    def __init__(self, link: JobsLink) -> None:
+        self._link = link
+
+    def __repr__(self) -> str:
+        return f"<RedisFiles in {self._link}>"
+
+    async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
+        size = number = 0
+        async for part in parts_of(content):
+            await self._link.run("put_part", part, id=tag(file.id), number=number, size=size, life=LIFE)
+            size, number = size + len(part), number + 1
+        whole = replace(file, bytes=size)
+        await self._link.run(
+            "complete_file",
+            **tags(id=file.id, caller=file.caller),
+            size=size,
+            expires_at=file.expires_at,
+            fields=flat(fields_of_file(whole)),
+        )
+        return whole
+
+    async def get(self, id: str, *, caller: str | None) -> StoredFile | None:
+        told = await self._link.run("entry", kind="file", **tags(id=id, caller=caller))
+        return file_in(paired(told)) if told else None
+
+    async def list(
+        self,
+        *,
+        caller: str | None,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+        newest_first: bool = True,
+    ) -> Page[StoredFile]:
+        tests = {"purpose": [] if purpose is None else [tag(purpose)]}
+        entries, last = await page(
+            self._link, "file", FIELDS, "files", caller, tests, after=after, limit=limit, newest_first=newest_first
+        )
+        return Page(tuple(map(file_in, entries)), last)
+
+    async def content(self, id: str) -> AsyncIterator[bytes]:
+        file = await self.get(id, caller=None)
+        read = number = 0
+        while file is not None and read < file.bytes:
+            part = await self._link.run("part", id=tag(id), number=number)
+            if part is None:
+                break
+            yield part
+            read, number = read + len(part), number + 1
+        if file is None or read < file.bytes:
+            raise NotFound("there is no such file")
+
+    async def delete(self, id: str, *, caller: str | None) -> bool:
+        return bool(await self._link.run("delete_file", **tags(id=id, caller=caller)))
+
+    async def purge(self) -> int:
+        return await self._link.all_of("forget_files")
+
+
+def file_in(found: Mapping[str, bytes | None]) -> StoredFile:
+    return file_of(
+        {
+            **read(found, TEXTS, bytes.decode),
+            **read(found, COUNTS, int),
+            **read(found, NUMBERS, float),
+        }
+    )

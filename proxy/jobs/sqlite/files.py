@@ -1,0 +1,125 @@
+"""The files in SQLite."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from sqlite3 import Connection
+
+from proxy.errors import JobsFull, JobsUnavailable, NotFound
+from proxy.jobs import Page
+from proxy.jobs.files import StoredFile, parts_of
+from proxy.jobs.record import fields_of_file, file_of, tag, tags
+from proxy.jobs.sqlite.database import Database, bytes_in_use, now, placeholders
+from proxy.jobs.sqlite.moves import forget
+from proxy.jobs.sqlite.pages import page
+
+MINE = "id = :id AND is_whole AND (:caller IS NULL OR caller = :caller) AND (expires_at IS NULL OR expires_at > :now)"
+
+
+class SqliteFiles:
+    """See `FileStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __repr__(self) -> str:
+        return f"<SqliteFiles in {self._database}>"
+
+    async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
+        seq = await self._database.write(partial(begin, file=file))
+        try:
+            size = number = 0
+            async for part in parts_of(content):
+                await self._database.write(partial(self._put, seq=seq, number=number, part=part))
+                size, number = size + len(part), number + 1
+            await self._database.write(partial(complete, seq=seq, size=size))
+        except BaseException:
+            with suppress(JobsUnavailable):  # then the next start does it
+                self._database.post(partial(undo, seq=seq))
+            raise
+        return replace(file, bytes=size)
+
+    def _put(self, connection: Connection, seq: int, number: int, part: bytes) -> None:
+        if bytes_in_use(connection) + len(part) > self._database.room.bytes:
+            raise JobsFull
+        connection.execute("INSERT INTO parts VALUES (?, ?, ?)", (seq, number, part))
+
+    async def get(self, id: str, *, caller: str | None) -> StoredFile | None:
+        def look(connection: Connection) -> StoredFile | None:
+            row = connection.execute(
+                f"SELECT * FROM files WHERE {MINE}", {**tags(id=id, caller=caller), "now": now()}
+            ).fetchone()
+            return None if row is None else file_of(dict(row))
+
+        return await self._database.read(look)
+
+    async def list(
+        self,
+        *,
+        caller: str | None,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+        newest_first: bool = True,
+    ) -> Page[StoredFile]:
+        look = partial(
+            page,
+            table="files",
+            entry=file_of,
+            tests={
+                "is_whole": [],
+                **({} if caller is None else {"caller = ?": [tag(caller)]}),
+                **({} if purpose is None else {"purpose = ?": [tag(purpose)]}),
+            },
+            after=after,
+            limit=limit,
+            newest_first=newest_first,
+        )
+        return await self._database.read(look)
+
+    async def content(self, id: str) -> AsyncIterator[bytes]:
+        file = await self.get(id, caller=None)
+        read = number = 0
+        while file is not None and read < file.bytes:
+            part = await self._database.read(partial(part_of, id=id, number=number))
+            if part is None:
+                break
+            yield part
+            read, number = read + len(part), number + 1
+        if file is None or read < file.bytes:
+            raise NotFound("there is no such file")
+
+    async def delete(self, id: str, *, caller: str | None) -> bool:
+        def drop(connection: Connection) -> bool:
+            names = {**tags(id=id, caller=caller), "now": now()}
+            return connection.execute(f"DELETE FROM files WHERE {MINE}", names).rowcount > 0
+
+        return await self._database.write(drop)
+
+    async def purge(self) -> int:
+        return await self._database.write(partial(forget, table="files"))
+
+
+def begin(connection: Connection, file: StoredFile) -> int:
+    fields = fields_of_file(file) | {"bytes": 0, "is_whole": False}
+    made = connection.execute(
+        f"INSERT INTO files ({', '.join(fields)}) VALUES ({placeholders(fields)})", [*fields.values()]
+    )
+    assert made.lastrowid is not None
+    return made.lastrowid
+
+
+def complete(connection: Connection, seq: int, size: int) -> None:
+    connection.execute("UPDATE files SET bytes = ?, is_whole = TRUE WHERE seq = ?", (size, seq))
+
+
+def undo(connection: Connection, seq: int) -> None:
+    connection.execute("DELETE FROM files WHERE seq = ?", [seq])
+
+
+def part_of(connection: Connection, id: str, number: int) -> bytes | None:
+    row = connection.execute(
+        "SELECT parts.bytes FROM parts JOIN files ON file = seq WHERE id = ? AND number = ?", (tag(id), number)
+    ).fetchone()
+    return None if row is None else row["bytes"]

@@ -1,0 +1,451 @@
+"""Limits kept by many processes together, through one Redis or Valkey.
+
+Rule 1: Redis decides (script.lua), in the order of asking; a replica asks only when somebody waits in its line.
+Rule 2: who was given a pace slot sleeps until it; a slot that was missed, or that a pause overtook, is given back and
+        another one asked for. Nobody polls: who waits for a concurrency slot is told when it comes.
+Rule 3: nothing here decides while awaiting; `_has_to_ask` and `_hindrance` decide, `_secure` waits and looks again.
+Rule 4: a call counts when its bytes go out, whatever comes back; what was not sent is given back.
+Rule 5: while Redis is away nobody is let off, and nobody fails; after the grace the fallback holds (fallback.py).
+
+A dispatch takes two round trips, to ask and to give back; a missed slot takes one more. One task a limiter tells the
+rest: that it is there, every BEAT seconds, and with it that its calls are still in flight.
+
+What a network partition can do. A replica that is cut off from Redis goes on with the calls that it has; when their
+leases end, after LEASE at most, others may take their slots, so that for as long as those calls run there may be that
+many too many in flight. After the grace it keeps to its fallback: with `local_share` the sum of all shares is the
+limit as long as the replicas on the other side keep to theirs too, but those that still reach Redis use all of the
+limits, so the API may get up to twice the pace; `closed` alone rules that out. A Redis that forgot its last second
+(no replication, no fsync) is told again by its replicas within `link.SETTLE`, in which nobody takes a slot; a replica
+that cannot reach it by then is counted only when it can.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+
+from proxy.limits import LimitsState
+from proxy.limits.account import SharedAccount
+from proxy.limits.fallback import Fallback, Mode
+from proxy.limits.link import RedisAway, RedisLink
+from proxy.limits.local import MAX_PAUSE, LocalLimits
+from proxy.limits.reports import Batch, Refusal, Reports
+from proxy.limits.shared_permit import SharedPermit
+from proxy.limits.slot import Slot
+from proxy.limits.wire import HAS_LEASE, Reply, micro
+
+log = logging.getLogger("proxy.limits")
+
+#: Seconds after which a concurrency slot is taken back from a replica that died; living ones renew theirs.
+LEASE = 30.0
+#: Seconds between two signs of life of a replica.
+BEAT = 10.0
+#: A wire's "no bound".
+NO_BOUND = -1
+#: Seconds after which an end that Redis announced has surely come there.
+SHORTLY = 0.001
+
+
+class SharedStatus(NamedTuple):
+    """How the limits are kept just now, for people and probes. `away` is seconds, 0 if Redis is there.
+
+    `grace`: nothing is sent, for Redis has been away for a moment. `replicas` is how many were last seen; 0: unknown.
+    """
+
+    mode: Literal["shared", "grace"] | Mode
+    away: float
+    replicas: int
+
+
+class SharedLimits:
+    """Even pace, concurrency and pauses of one account, common to all replicas that give it the same `name`.
+
+    Args:
+        link: this process's connections.
+        name: what the account is called by all replicas; shows in Redis, so nothing secret.
+        rpm: calls a minute, evenly spaced; fractions are fine; None or 0: no pacing.
+        concurrency: calls in flight at once; None: no bound.
+        fallback: what holds when Redis is away for longer than the link's grace.
+        lease: seconds after which the slots of a dead replica come back.
+        beat: seconds between two signs of life; a third of `lease` at most.
+        jitter: a number from 0 to 1, drawn anew for each backoff.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        name: str,
+        *,
+        rpm: float | None = None,
+        concurrency: int | None = None,
+        fallback: Mode = "local_share",
+        lease: float = LEASE,
+        beat: float = BEAT,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if not name or lease < 3 * beat:
+            raise ValueError("shared limits need a name, and a lease of three beats at least")
+        self.name = name
+        self.rpm = rpm or None
+        self.concurrency = concurrency or None
+        self._link = link
+        self._clock = link.clock
+        self._jitter = jitter
+        self._beat = beat
+        self._replica = link.join(self)
+        self._account = SharedAccount(
+            link, name, self._replica, rpm=self.rpm, concurrency=self.concurrency, lease=lease, alive=3 * beat
+        )
+        self.subject = self._account.subject
+        self._reports = Reports(link, self._say)
+        self._fallback = Fallback(fallback, rpm=self.rpm, concurrency=self.concurrency, clock=self._clock)
+        #: Whose concurrency slot is taken, and who waits for one; each by its ticket.
+        self._held: dict[str, SharedPermit] = {}
+        self._asking: dict[str, SharedPermit] = {}
+        #: How many calls of other replicas were in flight when Redis last said.
+        self._others = 0
+        #: Who was let off last.
+        self._last: SharedPermit | None = None
+        #: The session of the link in which Redis was told of all that we hold; 0: it is to be told.
+        self._restored = 0
+        self._beats_at = math.inf
+        #: This replica's own limits while Redis is away.
+        self._alone: LocalLimits | None = None
+        self._resting: set[asyncio.Future[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        state, status = self.state(), self.status()
+        return (
+            f"<SharedLimits {self.name} {status.mode} replicas={status.replicas} rpm={state.rpm} "
+            f"in_flight={state.in_flight}/{state.allowed} own={len(self._held)} asking={len(self._asking)} "
+            f"next_send={state.next_send:.3f} paused={state.paused:.3f}>"
+        )
+
+    # -- start and stop
+
+    def start(self) -> None:
+        """Tell Redis that this replica is there. Until then `acquire` waits."""
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Give everything back at once, the slots of calls in flight included, and leave."""
+        self._is_closing = True
+        self._stir()
+        if self._keeping is not None:
+            # Nothing that talks to Redis is cancelled: redis-py may swallow it. All of it ends soon by itself.
+            await asyncio.gather(self._keeping, *self._calls, return_exceptions=True)
+        self._link.part(self._replica)
+        with suppress(RedisAway):
+            await self._reports.tell_last([*self._held.values(), *self._asking.values()])
+
+    # -- the promise
+
+    async def acquire(self, cost: int = 1) -> SharedPermit:
+        """Wait for a concurrency slot, then until shortly before the pace slot. This limiter has no token budget."""
+        permit = SharedPermit(self, self._account.ticket())
+        self._asking[permit.ticket] = permit
+        try:
+            await self._secure(permit)
+        except BaseException:
+            permit.release()
+            raise
+        self._last = permit
+        return permit
+
+    def try_acquire(self, cost: int = 1) -> "SharedPermit | None":
+        """None: what is free is known to Redis alone."""
+        return None
+
+    def state(self) -> LimitsState:
+        """As last heard from Redis; calls of other replicas in flight are as many as there were then."""
+        if self._alone is not None:
+            return self._alone.state()
+        now, told = self._clock.now(), self._account.told
+        due = self._link.time.at_latest(told.next) if told is not None and told.next else now
+        paused = max(0.0, self._account.paused_until - now)
+        bound = told.allowed if told is not None else self.concurrency or NO_BOUND
+        return LimitsState(
+            rpm=self.rpm,
+            interval=self._account.interval,
+            concurrency=self.concurrency,
+            allowed=None if bound == NO_BOUND else bound,
+            in_flight=self._others + len(self._held),
+            next_send=max(0.0, due - now, paused),
+            paused=paused,
+        )
+
+    @property
+    def trouble(self) -> str:
+        """Why the limits are not kept as they are set just now; "" if they are."""
+        status = self.status()
+        if status.mode == "shared":
+            return ""
+        holds = "nothing is sent for a moment" if status.mode == "grace" else f"REDIS_FALLBACK={status.mode} holds"
+        return f"Redis has been away for {status.away:.0f} s: {holds}"
+
+    def status(self) -> SharedStatus:
+        link, told = self._link, self._account.told
+        replicas = told.replicas if told is not None else 0
+        if link.is_connected:
+            return SharedStatus("shared", 0.0, replicas)
+        return SharedStatus("grace" if link.away < link.grace else self._fallback.mode, link.away, replicas)
+
+    # -- what a permit does
+
+    async def pass_gate(self, permit: SharedPermit) -> None:
+        while True:
+            await self._secure(permit)
+            if (stand_in := permit.stand_in) is not None:
+                await stand_in.gate()
+                return self._sent(permit, stand_in.sent_at or self._clock.now())
+            if (slot := permit.slot) is not None:
+                await self._clock.exactly(self._account.opening(slot))
+                if permit.slot is slot and self._is_good(slot) and self._account.opening(slot) <= self._clock.now():
+                    return self.stamp(permit)
+
+    def stamp(self, permit: SharedPermit) -> None:
+        self._sent(permit, self._clock.now())
+
+    def _sent(self, permit: SharedPermit, now: float) -> None:
+        permit.sent_at, permit.slot = now, None
+        self._account.take(now)
+        if self._account.interval and self._is_shared:  # else Redis is told when it is there again
+            self._reports.sent(permit, now)
+        self._stir()
+        if permit.on_sent is not None:
+            permit.on_sent()
+
+    def throttled(self, permit: SharedPermit, retry_after: float | None) -> None:
+        until = self._clock.now() + min(retry_after, MAX_PAUSE) if retry_after else None
+        if until is not None:
+            self._account.paused_until = max(self._account.paused_until, until)
+        if permit.stand_in is not None:
+            permit.stand_in.throttled(retry_after)
+        else:
+            self._reports.refused.append(Refusal(permit.sent_at, until, self._jitter()))
+        self._stir()
+
+    def give_back(self, permit: SharedPermit) -> None:
+        self._held.pop(permit.ticket, None)
+        self._asking.pop(permit.ticket, None)
+        if permit.stand_in is not None:
+            permit.stand_in.release()
+        if permit.is_known:
+            self._reports.over(permit)
+        self._stir()
+
+    # -- deciding and waiting
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether Redis is there and knows what we hold."""
+        return self._link.is_connected and self._restored == self._link.session
+
+    def _is_good(self, slot: Slot) -> bool:
+        return self._account.is_good(slot, self._clock.now())
+
+    def _asks_at(self, permit: SharedPermit) -> float:
+        """When to ask for a slot: not while the call before it is on its way, for then that can be told along."""
+        last = self._last
+        if permit.ticket in self._held or last is None or last.slot is None or last.ticket not in self._held:
+            return permit.asks_at
+        return max(permit.asks_at, last.slot.closes if last.slot.is_paced else -math.inf)
+
+    def _has_to_ask(self, permit: SharedPermit) -> bool:
+        if permit.stand_in is not None or not self._is_shared:
+            return False
+        if permit.slot is not None:
+            return not self._is_good(permit.slot)
+        return self._asks_at(permit) <= self._clock.now()
+
+    def _hindrance(self, permit: SharedPermit) -> float | None:
+        """None: go now. Else the instant to look again; infinity: when something happens."""
+        if permit.stand_in is not None:
+            return None
+        if permit.slot is not None and self._is_good(permit.slot):
+            start = self._account.opening(permit.slot) - self._account.lead
+            return start if start > self._clock.now() else None
+        if self._link.is_connected:
+            return self._asks_at(permit) if self._is_shared else math.inf
+        return self._hindrance_alone(permit)
+
+    def _hindrance_alone(self, permit: SharedPermit) -> float | None:
+        """The same while Redis is away; whoever may go has a stand-in."""
+        ready = self._link.away_since + self._link.grace
+        if self._clock.now() < ready:
+            return ready
+        engine = self._on_its_own()
+        if engine is None:
+            return math.inf
+        clear = engine.hindrance()
+        if clear is None:
+            permit.stand_in = engine.try_acquire()
+            self._asking.pop(permit.ticket, None)
+            self._held[permit.ticket] = permit
+        return clear
+
+    def _on_its_own(self) -> LocalLimits | None:
+        """This replica's own limits; those whose calls are in flight count."""
+        if self._alone is None:
+            status, now = self.status(), self._clock.now()
+            rest = max(0.0, self._account.paused_until - now, self._account.taken_until - now)
+            self._alone = engine = self._fallback.engine(status.replicas, rest=rest)
+            if engine is not None:
+                log.warning("limits of %s: %s among %d replicas, until Redis is back", self.name, *status[::2])
+                for permit in self._held.values():
+                    permit.stand_in = engine.adopt()
+                    permit.stand_in.sent_at = permit.sent_at
+        return self._alone
+
+    async def _secure(self, permit: SharedPermit) -> None:
+        """Until its concurrency slot is taken and its pace slot is near."""
+        while True:
+            if self._has_to_ask(permit):
+                await self._ask(permit)
+            elif (clear := self._hindrance(permit)) is not None:
+                await self._rest(clear)
+            else:
+                return
+
+    async def _rest(self, until: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        self._resting.add(woken)
+        timer = None if until == math.inf else self._clock.call_at(until, lambda: wake(woken))
+        try:
+            await woken
+        finally:
+            self._resting.discard(woken)
+            if timer is not None:
+                timer.cancel()
+
+    def _stir(self) -> None:
+        """Something happened: whoever rests looks again. There is one dispatcher to an account, so no herd."""
+        for woken in self._resting:
+            wake(woken)
+
+    # -- asking
+
+    async def _ask(self, permit: SharedPermit) -> None:
+        """Ask for a lease and a slot. Whoever leaves meanwhile still hears the answer, to give it back."""
+        if permit.slot is not None:
+            late = 1000 * (self._clock.now() - permit.slot.closes)
+            log.debug("limits of %s: a pace slot was over for %.1f ms, another one is asked for", self.name, late)
+        permit.slot, permit.is_waiting, permit.is_known, permit.asks_at = None, True, True, math.inf
+        permit.call = asyncio.create_task(self._hear(permit, self._reports.take()))
+        self._calls.add(permit.call)
+        permit.call.add_done_callback(self._calls.discard)
+        await asyncio.shield(permit.call)
+
+    async def _hear(self, permit: SharedPermit, batch: Batch) -> None:
+        try:
+            reply = await self._reports.tell(batch, ticket=permit.ticket, **self._account.wishes())
+        except RedisAway:
+            permit.asks_at = -math.inf
+            return
+        if reply.is_granted:
+            self._grant(permit, reply)
+        elif permit.is_waiting:  # else the answer was overtaken by a push
+            if reply.slot != HAS_LEASE and self._held.pop(permit.ticket, None) is not None:
+                self._asking[permit.ticket] = permit
+            permit.asks_at = self._link.time.at_latest(reply.recheck) + SHORTLY
+        self._stir()
+
+    def _grant(self, permit: SharedPermit, reply: Reply) -> None:
+        if self._asking.pop(permit.ticket, None) is not None:
+            self._others = max(0, self._others - 1)  # it is one of those that Redis counts
+        self._held[permit.ticket] = permit
+        permit.slot, permit.is_waiting, permit.asks_at = self._account.slot(reply), False, -math.inf
+
+    # -- what the link tells
+
+    def connected(self) -> None:
+        self._stir()
+
+    def away(self) -> None:
+        self._stir()
+
+    def granted(self, ticket: str, reply: Reply) -> None:
+        self.heed(reply)
+        permit = self._asking.get(ticket) or self._held.get(ticket)
+        if permit is not None and permit.is_waiting:
+            self._grant(permit, reply)
+
+    def heed(self, reply: Reply) -> None:
+        if self._account.heed(reply):
+            self._restored = 0
+        self._others = max(0, reply.in_flight - len(self._held))
+        self._stir()
+
+    # -- keeping Redis up to date
+
+    async def _keep(self) -> None:
+        while not self._is_closing:
+            try:
+                await self._keep_up()
+            except RedisAway:
+                continue  # the link says when it is there again
+            except Exception:
+                # Leases that nobody renews would end under the calls.
+                log.exception("limits of %s: keeping them failed and goes on", self.name)
+                await self._rest(self._clock.now() + 1)
+
+    async def _keep_up(self) -> None:
+        """The most urgent thing."""
+        if not self._link.is_connected:
+            await self._rest(math.inf)
+        elif not self._is_shared:
+            await self._restore()
+        elif self._reports.refused:
+            await self._reports.tell_refused()
+        elif self._reports:
+            await asyncio.sleep(0)  # whoever asks now takes them along
+            if self._reports:
+                await self._reports.tell(self._reports.take())
+        elif self._beats_at <= self._clock.now():
+            await self._renew()
+        else:
+            await self._rest(self._beats_at)
+
+    async def _restore(self) -> None:
+        """Tell all that we hold, then do without stand-ins."""
+        session, live = self._link.session, [*self._held.values(), *self._asking.values()]
+        await self._say(
+            "restore",
+            held=list(self._held),
+            asking=list(self._asking),
+            newest=self._account.tickets,
+            **self._known(),
+        )
+        self._alone = None
+        for permit in live:
+            permit.stand_in, permit.is_known, permit.asks_at = None, True, -math.inf
+        self._beats_at = self._clock.now() + self._beat
+        self._restored = session
+        self._stir()
+
+    def _known(self) -> dict[str, int]:
+        """The next free pace slot and the microseconds left of a pause, as far as we know; 0: nothing."""
+        account, now = self._account, self._clock.now()
+        paused = max(account.paused_until - now, self._alone.state().paused if self._alone is not None else 0.0, 0.0)
+        is_ahead = account.interval and account.taken_until > now
+        return {"next": self._link.time.there(account.taken_until) if is_ahead else 0, "paused": micro(paused)}
+
+    async def _renew(self) -> None:
+        self._beats_at = self._clock.now() + self._beat
+        await self._say("renew", held=list(self._held))
+
+    async def _say(self, operation: str, **words: Any) -> Reply:
+        reply = await self._account.say(operation, **words)
+        self.heed(reply)
+        return reply
+
+
+def wake(woken: "asyncio.Future[None]") -> None:
+    if not woken.done():
+        woken.set_result(None)
