@@ -71,7 +71,7 @@ class OpenAIEdge:
         body = await self._reception.body(request)
         lane = self._lane_for(request, parsed(body))
         if speaks_openai(lane):
-            return await self._edge.converse(UNTRANSLATED, request, body)
+            return await self._edge.chat(UNTRANSLATED, request)
         request[NOTE].passage = self._edge.belongings_for(request).of_chat(request[NOTE].caller, body)
         return await self._completions.chat(request, body)
 

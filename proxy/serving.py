@@ -51,10 +51,7 @@ class Edge:
     async def chat(self, dialect: ChatDialect, request: web.Request, *, upstream: str = "") -> web.StreamResponse:
         """A chat request: plain, or a stream if its parameters say so. `upstream` names a lane besides the main one."""
         self._reception.identify(request, "chat", upstream)
-        return await self.converse(dialect, request, await self._reception.body(request))
-
-    async def converse(self, dialect: ChatDialect, request: web.Request, body: bytes) -> web.StreamResponse:
-        """A chat whose caller is known."""
+        body = await self._reception.body(request)
         asked = self._asked(dialect, request[NOTE], body)
         request[NOTE].passage = self.belongings_for(request).of_chat(request[NOTE].caller, body)
         enrolled = self._reception.enrol(request, asked, parsed=asked)

@@ -1,13 +1,12 @@
 """Server-sent events, encode and decode. No I/O."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DONE = b"data: [DONE]\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event: its data lines joined, and its name ("" is the unnamed one)."""
 
     data: bytes

@@ -2,10 +2,14 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 from running import StartProxy, chat, until, waiting
+
+from proxy.dialects.native import Native
+from proxy.serving import Asked
 
 EXAMPLE = {
     "messages": [["system", "Ты робот киска, на все вопросы отвечай мяу-мяу"], ["user", "Привет, как дела?"]],
@@ -29,6 +33,22 @@ async def test_the_example_of_the_readme_is_answered_in_the_envelope(start_proxy
     assert (body["app"], body["status"]) == ("киска", "ok")
     assert set(body["data"]) >= {"choices", "usage", "model", "created", "object"}
     assert body["data"]["model"].startswith("GigaChat")
+
+
+async def test_every_attempt_has_data_of_its_own() -> None:
+    """Whatever a connector does with what it was given, the next attempt begins with what the caller sent."""
+    body, given = orjson.dumps(EXAMPLE), []
+
+    class Careless:
+        async def request(self, data: dict[str, Any]) -> None:
+            given.append(orjson.dumps(data))
+            data["messages"].clear()
+            data["generate_parameters"].pop("model")
+
+    asked: Any = Asked(Native("app"), body, Native("app").request(orjson.loads(body)))
+    for _ in range(3):
+        await asked(Careless())
+    assert len(given) == 3 and len(set(given)) == 1
 
 
 async def test_every_parameter_reaches_the_api_untouched(start_proxy: StartProxy) -> None:
@@ -220,7 +240,7 @@ async def test_ids_are_made_echoed_and_passed_on(start_proxy: StartProxy) -> Non
     proxy = await start_proxy(proxy_api_keys="anna:secret-1")
     key = {"X-API-Key": "secret-1"}
     first = await proxy.ask(headers=key)
-    assert len(first.headers["X-Request-ID"]) == 36
+    assert str(UUID(ours := first.headers["X-Request-ID"])) == ours and UUID(ours).version == 4
     second = await proxy.ask(headers={**key, "X-Request-ID": "mine-1", "X-Session-ID": "s-1", "X-Client-ID": "c-1"})
     assert second.headers["X-Request-ID"] == "mine-1"
     sent = [call["headers"] for call in await proxy.calls()]

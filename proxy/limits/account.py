@@ -13,6 +13,10 @@ from proxy.limits.wire import KEY_LIFE, SET_BACK, Reply, micro, said, ticket
 WINDOW = 0.005
 MAX_WINDOW = 1.0
 WINDOW_SHARE = 0.5
+#: Seconds that are added to the interval, for the write takes now more and now less after the gate: at most, and as a
+#: part of the interval.
+MAX_MARGIN = 0.001
+MARGIN_SHARE = 0.005
 #: Seconds before the end of a pause at which it may be taken for over: two clocks never agree to the microsecond.
 GRAIN = 0.01
 #: Microseconds by which an older word may come after a newer one; if it is more, the server's clock was set back.
@@ -59,7 +63,7 @@ class SharedAccount:
         self._words: dict[str, Any] = {
             "replica": replica,
             "channel": link.names.channel,
-            "interval": micro(self.interval),
+            "interval": micro(self.interval + min(MAX_MARGIN, MARGIN_SHARE * self.interval)),
             "concurrency": concurrency or 0,
             "lease": micro(lease),
             "alive": micro(alive),

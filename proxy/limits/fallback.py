@@ -1,30 +1,59 @@
 """What a replica may do on its own while Redis is away."""
 
-from typing import Literal, get_args
+import logging
+import math
+from collections.abc import Iterable
+from typing import Literal
 
 from proxy.clock import Clock
 from proxy.limits.local import LocalLimits
+from proxy.limits.shared_permit import SharedPermit
+
+log = logging.getLogger("proxy.limits")
 
 #: `local_share`: its share of the limits among the replicas last seen. The average is kept, the spacing is not.
 #: `closed`: nothing. `open`: all of the limits, as if it were alone, so that together they may exceed them.
 Mode = Literal["local_share", "closed", "open"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class Fallback:
-    """The share of one replica."""
+    """The share of one replica, and its own limits while it keeps to it."""
 
-    def __init__(self, mode: Mode, *, rpm: float | None, concurrency: int | None, clock: Clock) -> None:
+    def __init__(self, mode: Mode, name: str, *, rpm: float | None, concurrency: int | None, clock: Clock) -> None:
         self.mode = mode
+        self._name = name
         self._rpm = rpm
         self._concurrency = concurrency
         self._clock = clock
+        #: Whether it has begun, and the limits of its own; None: it waits until Redis is back.
+        self.holds = False
+        self.engine: LocalLimits | None = None
 
-    def engine(self, replicas: int, *, rest: float) -> LocalLimits | None:
-        """Limits of its own, which let nobody off for `rest` seconds; None: it waits until Redis is back.
+    def begin(self, replicas: int, rest: float, held: Iterable[SharedPermit]) -> None:
+        """Keep to the share from now on, and let nobody off for `rest` seconds; calls that are in flight count.
 
         `replicas` is how many were last seen. Whoever has seen none, for Redis was never there, has no share.
         """
+        self.holds, self.engine = True, (engine := self._share(replicas, rest))
+        log.warning("limits of %s: %s among %d replicas, until Redis is back", self._name, self.mode, replicas)
+        for permit in held if engine is not None else ():
+            permit.stand_in = engine.adopt()
+            permit.stand_in.sent_at = permit.sent_at
+
+    def end(self) -> None:
+        """Redis is back."""
+        self.holds, self.engine = False, None
+
+    def hindrance(self, permit: SharedPermit) -> float | None:
+        """None: it goes, and has a stand-in. Else the instant to ask again; infinity: when something happens."""
+        if self.engine is None:
+            return math.inf
+        clear = self.engine.hindrance()
+        if clear is None:
+            permit.stand_in = self.engine.try_acquire()
+        return clear
+
+    def _share(self, replicas: int, rest: float) -> LocalLimits | None:
         if self.mode == "closed" or (self.mode == "local_share" and not replicas):
             return None
         among = 1 if self.mode == "open" else replicas

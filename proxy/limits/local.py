@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy.clock import Clock
 from proxy.limits import LimitsState, Usage
+from proxy.limits.resting import Resting
 
 #: Seconds before its pace slot at which a call is let off: enough to take a connection from the pool and write the
 #: request up to the gate, short enough that the best waiting request is picked late.
@@ -58,7 +59,7 @@ class LocalLimits:
         self._paused_until = -math.inf
         self._strikes = 0
         self._gate = asyncio.Lock()
-        self._resting: set[asyncio.Future[None]] = set()
+        self._resting = Resting(self._clock)
 
     def __repr__(self) -> str:
         state = self.state()
@@ -70,7 +71,7 @@ class LocalLimits:
     async def acquire(self, cost: int = 1) -> "LocalPermit":
         """Wait for a concurrency slot, then until shortly before the pace slot. This limiter has no token budget."""
         while (clear := self.hindrance()) is not None:
-            await self._rest(clear)
+            await self._resting.until(clear)
         return self._let_off()
 
     def try_acquire(self, cost: int = 1) -> "LocalPermit | None":
@@ -128,7 +129,7 @@ class LocalLimits:
     def _succeeded(self) -> None:
         self._strikes = 0
         self._ceiling.succeeded()
-        self._stir()
+        self._resting.stir()
 
     def _throttled(self, sent_at: float | None, retry_after: float | None) -> None:
         now = self._clock.now()
@@ -148,7 +149,7 @@ class LocalLimits:
     def _give_back(self, permit: "LocalPermit") -> None:
         self._in_flight -= 1
         self._unsent.pop(permit, None)
-        self._stir()
+        self._resting.stir()
 
     # -- deciding and waiting
 
@@ -165,22 +166,6 @@ class LocalLimits:
             return math.inf
         start = self._due() - LEAD
         return start if start > self._clock.now() else None
-
-    async def _rest(self, until: float) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        self._resting.add(woken)
-        timer = None if until == math.inf else self._clock.call_at(until, lambda: _wake(woken))
-        try:
-            await woken
-        finally:
-            self._resting.discard(woken)
-            if timer is not None:
-                timer.cancel()
-
-    def _stir(self) -> None:
-        """A slot came back: whoever rests looks again. There is one dispatcher to an account, so no herd."""
-        for woken in self._resting:
-            _wake(woken)
 
 
 class LocalPermit:
@@ -258,8 +243,3 @@ class Ceiling:
         self._successes = 0
         self._cut_at = now
         return True
-
-
-def _wake(woken: "asyncio.Future[None]") -> None:
-    if not woken.done():
-        woken.set_result(None)

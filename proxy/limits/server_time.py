@@ -31,13 +31,15 @@ class ServerTime:
 
     def learn(self, read: int, read_again: int, *, heard: float, asked: float = -math.inf) -> None:
         """The server read its clock after `asked`, and again before `heard`."""
+        is_answer = asked > -math.inf
+        drift = (heard - asked) * DRIFT / 2 if is_answer else 0.0
+        told = asked - read / MICROSECONDS - drift, heard - read_again / MICROSECONDS + drift
         least, most = self._bounds()
-        told = asked - read / MICROSECONDS, heard - read_again / MICROSECONDS
         least, most = max(least, told[0]), min(most, told[1])
         if self._is_another or least > most:  # or its clock was set
             least, most = told
         self._least, self._most, self._at, self._is_another = least, most, self._now(), False
-        if asked > -math.inf:
+        if is_answer:
             self._last = told[1] - told[0]
             self.round_trip = max(heard - asked, self.round_trip * FADING)
 

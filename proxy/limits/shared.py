@@ -1,22 +1,22 @@
 """Limits kept by many processes together, through one Redis or Valkey.
 
 Rule 1: Redis decides (script.lua), in the order of asking; a replica asks only when somebody waits in its line.
-Rule 2: who was given a pace slot sleeps until it; a slot that was missed, or that a pause overtook, is given back and
-        another one asked for. Nobody polls: who waits for a concurrency slot is told when it comes.
-Rule 3: nothing here decides while awaiting; `_has_to_ask` and `_hindrance` decide, `_secure` waits and looks again.
-Rule 4: a call counts when its bytes go out, whatever comes back; what was not sent is given back.
-Rule 5: while Redis is away nobody is let off, and nobody fails; after the grace the fallback holds (fallback.py).
+Rule 2: who was given a pace slot sleeps until it and says when it was sent; the next slot is an interval later. Nobody
+        polls: who waits for a slot is told when it comes.
+Rule 3: a slot that is over, or that a pause overtook, is not used; another one is asked for.
+Rule 4: nothing here decides while awaiting; `_has_to_ask` and `_hindrance` decide, `_secure` waits and looks again.
+Rule 5: a call counts when its bytes go out, whatever comes back; what was not sent is given back.
+Rule 6: while Redis is away nobody is let off, and nobody fails; after the grace the fallback holds (fallback.py).
 
-A dispatch takes two round trips, to ask and to give back; a missed slot takes one more. One task a limiter tells the
-rest: that it is there, every BEAT seconds, and with it that its calls are still in flight.
+A dispatch takes two round trips, three where nobody waits behind it: what there is to tell goes along with the next
+question. One task a limiter tells the rest, and every BEAT seconds that it is there and its calls are in flight.
 
-What a network partition can do. A replica that is cut off from Redis goes on with the calls that it has; when their
-leases end, after LEASE at most, others may take their slots, so that for as long as those calls run there may be that
-many too many in flight. After the grace it keeps to its fallback: with `local_share` the sum of all shares is the
-limit as long as the replicas on the other side keep to theirs too, but those that still reach Redis use all of the
-limits, so the API may get up to twice the pace; `closed` alone rules that out. A Redis that forgot its last second
-(no replication, no fsync) is told again by its replicas within `link.SETTLE`, in which nobody takes a slot; a replica
-that cannot reach it by then is counted only when it can.
+What a network partition can do. A replica that is cut off from Redis goes on with the calls that it has. Their leases
+end after LEASE at most; then others may take their slots, and as long as those calls run that many too many are in
+flight. After the grace it keeps to its fallback. With `local_share` those that still reach Redis use all of the limits,
+and those cut off add their shares: the API gets less than twice the limits. With `open` each of them adds all of the
+limits; `closed` alone rules both out. A Redis that lost its data, or the newest of them, is told again by its replicas
+within `link.SETTLE`, in which nobody takes a slot; a replica that cannot reach it by then is counted when it can.
 """
 
 import asyncio
@@ -31,8 +31,9 @@ from proxy.limits import LimitsState
 from proxy.limits.account import SharedAccount
 from proxy.limits.fallback import Fallback, Mode
 from proxy.limits.link import RedisAway, RedisLink
-from proxy.limits.local import MAX_PAUSE, LocalLimits
+from proxy.limits.local import MAX_PAUSE
 from proxy.limits.reports import Batch, Refusal, Reports
+from proxy.limits.resting import Resting
 from proxy.limits.shared_permit import SharedPermit
 from proxy.limits.slot import Slot
 from proxy.limits.wire import HAS_LEASE, Reply, micro
@@ -101,7 +102,7 @@ class SharedLimits:
         )
         self.subject = self._account.subject
         self._reports = Reports(link, self._say)
-        self._fallback = Fallback(fallback, rpm=self.rpm, concurrency=self.concurrency, clock=self._clock)
+        self._fallback = Fallback(fallback, name, rpm=self.rpm, concurrency=self.concurrency, clock=self._clock)
         #: Whose concurrency slot is taken, and who waits for one; each by its ticket.
         self._held: dict[str, SharedPermit] = {}
         self._asking: dict[str, SharedPermit] = {}
@@ -112,9 +113,7 @@ class SharedLimits:
         #: The session of the link in which Redis was told of all that we hold; 0: it is to be told.
         self._restored = 0
         self._beats_at = math.inf
-        #: This replica's own limits while Redis is away.
-        self._alone: LocalLimits | None = None
-        self._resting: set[asyncio.Future[None]] = set()
+        self._resting = Resting(self._clock)
         self._calls: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -136,7 +135,7 @@ class SharedLimits:
     async def close(self) -> None:
         """Give everything back at once, the slots of calls in flight included, and leave."""
         self._is_closing = True
-        self._stir()
+        self._resting.stir()
         if self._keeping is not None:
             # Nothing that talks to Redis is cancelled: redis-py may swallow it. All of it ends soon by itself.
             await asyncio.gather(self._keeping, *self._calls, return_exceptions=True)
@@ -164,8 +163,8 @@ class SharedLimits:
 
     def state(self) -> LimitsState:
         """As last heard from Redis; calls of other replicas in flight are as many as there were then."""
-        if self._alone is not None:
-            return self._alone.state()
+        if self._fallback.engine is not None:
+            return self._fallback.engine.state()
         now, told = self._clock.now(), self._account.told
         due = self._link.time.at_latest(told.next) if told is not None and told.next else now
         paused = max(0.0, self._account.paused_until - now)
@@ -217,7 +216,7 @@ class SharedLimits:
         self._account.take(now)
         if self._account.interval and self._is_shared:  # else Redis is told when it is there again
             self._reports.sent(permit, now)
-        self._stir()
+        self._resting.stir()
         if permit.on_sent is not None:
             permit.on_sent()
 
@@ -229,7 +228,7 @@ class SharedLimits:
             permit.stand_in.throttled(retry_after)
         else:
             self._reports.refused.append(Refusal(permit.sent_at, until, self._jitter()))
-        self._stir()
+        self._resting.stir()
 
     def give_back(self, permit: SharedPermit) -> None:
         self._held.pop(permit.ticket, None)
@@ -238,14 +237,14 @@ class SharedLimits:
             permit.stand_in.release()
         if permit.is_known:
             self._reports.over(permit)
-        self._stir()
+        self._resting.stir()
 
     # -- deciding and waiting
 
     @property
     def _is_shared(self) -> bool:
         """Whether Redis is there and knows what we hold."""
-        return self._link.is_connected and self._restored == self._link.session
+        return self._link.is_connected and self._restored == self._link.session and not self._is_closing
 
     def _is_good(self, slot: Slot) -> bool:
         return self._account.is_good(slot, self._clock.now())
@@ -277,31 +276,18 @@ class SharedLimits:
 
     def _hindrance_alone(self, permit: SharedPermit) -> float | None:
         """The same while Redis is away; whoever may go has a stand-in."""
-        ready = self._link.away_since + self._link.grace
-        if self._clock.now() < ready:
+        now = self._clock.now()
+        ready = math.inf if self._is_closing else self._link.away_since + self._link.grace
+        if now < ready:
             return ready
-        engine = self._on_its_own()
-        if engine is None:
-            return math.inf
-        clear = engine.hindrance()
+        if not self._fallback.holds:
+            rest = max(0.0, self._account.paused_until - now, self._account.taken_until - now)
+            self._fallback.begin(self.status().replicas, rest, self._held.values())
+        clear = self._fallback.hindrance(permit)
         if clear is None:
-            permit.stand_in = engine.try_acquire()
             self._asking.pop(permit.ticket, None)
             self._held[permit.ticket] = permit
         return clear
-
-    def _on_its_own(self) -> LocalLimits | None:
-        """This replica's own limits; those whose calls are in flight count."""
-        if self._alone is None:
-            status, now = self.status(), self._clock.now()
-            rest = max(0.0, self._account.paused_until - now, self._account.taken_until - now)
-            self._alone = engine = self._fallback.engine(status.replicas, rest=rest)
-            if engine is not None:
-                log.warning("limits of %s: %s among %d replicas, until Redis is back", self.name, *status[::2])
-                for permit in self._held.values():
-                    permit.stand_in = engine.adopt()
-                    permit.stand_in.sent_at = permit.sent_at
-        return self._alone
 
     async def _secure(self, permit: SharedPermit) -> None:
         """Until its concurrency slot is taken and its pace slot is near."""
@@ -309,25 +295,9 @@ class SharedLimits:
             if self._has_to_ask(permit):
                 await self._ask(permit)
             elif (clear := self._hindrance(permit)) is not None:
-                await self._rest(clear)
+                await self._resting.until(clear)
             else:
                 return
-
-    async def _rest(self, until: float) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        self._resting.add(woken)
-        timer = None if until == math.inf else self._clock.call_at(until, lambda: wake(woken))
-        try:
-            await woken
-        finally:
-            self._resting.discard(woken)
-            if timer is not None:
-                timer.cancel()
-
-    def _stir(self) -> None:
-        """Something happened: whoever rests looks again. There is one dispatcher to an account, so no herd."""
-        for woken in self._resting:
-            wake(woken)
 
     # -- asking
 
@@ -354,7 +324,7 @@ class SharedLimits:
             if reply.slot != HAS_LEASE and self._held.pop(permit.ticket, None) is not None:
                 self._asking[permit.ticket] = permit
             permit.asks_at = self._link.time.at_latest(reply.recheck) + SHORTLY
-        self._stir()
+        self._resting.stir()
 
     def _grant(self, permit: SharedPermit, reply: Reply) -> None:
         if self._asking.pop(permit.ticket, None) is not None:
@@ -365,10 +335,10 @@ class SharedLimits:
     # -- what the link tells
 
     def connected(self) -> None:
-        self._stir()
+        self._resting.stir()
 
     def away(self) -> None:
-        self._stir()
+        self._resting.stir()
 
     def granted(self, ticket: str, reply: Reply) -> None:
         self.heed(reply)
@@ -380,7 +350,7 @@ class SharedLimits:
         if self._account.heed(reply):
             self._restored = 0
         self._others = max(0, reply.in_flight - len(self._held))
-        self._stir()
+        self._resting.stir()
 
     # -- keeping Redis up to date
 
@@ -393,12 +363,12 @@ class SharedLimits:
             except Exception:
                 # Leases that nobody renews would end under the calls.
                 log.exception("limits of %s: keeping them failed and goes on", self.name)
-                await self._rest(self._clock.now() + 1)
+                await self._resting.until(self._clock.now() + 1)
 
     async def _keep_up(self) -> None:
         """The most urgent thing."""
         if not self._link.is_connected:
-            await self._rest(math.inf)
+            await self._resting.until(math.inf)
         elif not self._is_shared:
             await self._restore()
         elif self._reports.refused:
@@ -410,7 +380,7 @@ class SharedLimits:
         elif self._beats_at <= self._clock.now():
             await self._renew()
         else:
-            await self._rest(self._beats_at)
+            await self._resting.until(self._beats_at)
 
     async def _restore(self) -> None:
         """Tell all that we hold, then do without stand-ins."""
@@ -422,17 +392,17 @@ class SharedLimits:
             newest=self._account.tickets,
             **self._known(),
         )
-        self._alone = None
+        self._fallback.end()
         for permit in live:
             permit.stand_in, permit.is_known, permit.asks_at = None, True, -math.inf
         self._beats_at = self._clock.now() + self._beat
         self._restored = session
-        self._stir()
+        self._resting.stir()
 
     def _known(self) -> dict[str, int]:
         """The next free pace slot and the microseconds left of a pause, as far as we know; 0: nothing."""
         account, now = self._account, self._clock.now()
-        paused = max(account.paused_until - now, self._alone.state().paused if self._alone is not None else 0.0, 0.0)
+        paused = max(account.paused_until - now, self.state().paused)
         is_ahead = account.interval and account.taken_until > now
         return {"next": self._link.time.there(account.taken_until) if is_ahead else 0, "paused": micro(paused)}
 
@@ -444,8 +414,3 @@ class SharedLimits:
         reply = await self._account.say(operation, **words)
         self.heed(reply)
         return reply
-
-
-def wake(woken: "asyncio.Future[None]") -> None:
-    if not woken.done():
-        woken.set_result(None)

@@ -52,7 +52,7 @@ async def test_a_password_and_a_database_may_be_in_the_address(server, replica):
     assert redis.client.info("keyspace").keys() == {"db5"}
 
 
-#: What a user of the limits must be allowed to do; docs/scaling.md says the same.
+#: What a user of the limits must be allowed to do.
 RIGHTS = (
     "resetkeys ~gigachat-proxy:* resetchannels &gigachat-proxy:* -@all +@connection +eval +evalsha +time +info +set"
     " +hmget +hset +pexpire +zadd +zcard +zcount +zrange +zrank +zrem +zremrangebyscore +zscore"

@@ -183,6 +183,19 @@ async def test_a_call_that_lasts_longer_than_its_lease_keeps_its_slot(replica, c
     (await waiting).release()
 
 
+async def test_a_call_that_is_sent_once_more_does_not_wait_for_those_who_wait_for_its_slot(replica, common_redis, name):
+    """Else neither would ever go."""
+    one, other = [await replica(concurrency=1, rpm=6000) for _ in range(2)]
+    permit = await one.acquire()
+    await permit.gate()
+    waiting = asyncio.create_task(other.acquire())
+    await until(lambda: len(common_redis.waiting(name)) == 1)
+    async with asyncio.timeout(20):
+        await permit.gate()
+    permit.release()
+    (await waiting).release()
+
+
 # ---- Pauses ----
 
 
@@ -325,6 +338,18 @@ async def test_a_replica_that_stops_gives_everything_back_at_once(replica, commo
         await sends(other, 1)
     waiting.cancel()
     assert other.status().replicas == 1
+
+
+async def test_whoever_asks_a_limiter_that_is_closed_waits_for_ever(replica, common_redis, name):
+    """And leaves nothing in Redis."""
+    limits = await replica(concurrency=1)
+    await limits.close()
+    asked = common_redis.questions()
+    late = asyncio.create_task(limits.acquire())
+    await asyncio.sleep(0.05)
+    assert not late.done()
+    late.cancel()
+    assert common_redis.questions() == asked
 
 
 async def test_limiters_of_different_accounts_do_not_meet(replica):
