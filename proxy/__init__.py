@@ -22,7 +22,8 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     passed.py       credentials that callers bring along; line.py: what the edge needs of a line
     request.py      one request in the line; fair_queue.py: who waits, in the order of order.py
     estimate.py     how long the wait will be; promises.py: places kept for the refused
-    limits/         pace, concurrency and pauses of one account: the promise, and local.py, one process's way to keep it
+    limits/         pace, concurrency and pauses of one account: the promise; local.py keeps it in one process,
+                    shared.py and its parts keep it in many, through Redis; making.py chooses
     upstream.py     the HTTP client of connectors, with the send gate; retry_after.py: the pauses that APIs ask for
     outbound.py     the HTTP proxy that stands on the way out to an API, if any
     credentials.py  what else connectors are made of: tokens.py, tls.py, once.py (one run for all), rules.py (checks),

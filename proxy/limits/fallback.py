@@ -34,11 +34,13 @@ class Fallback:
 
         `replicas` is how many were last seen. Whoever has seen none, for Redis was never there, has no share.
         """
-        self.holds, self.engine = True, (engine := self._share(replicas, rest))
         log.warning("limits of %s: %s among %d replicas, until Redis is back", self._name, self.mode, replicas)
-        for permit in held if engine is not None else ():
-            permit.stand_in = engine.adopt()
-            permit.stand_in.sent_at = permit.sent_at
+        self.holds, engine = True, self._share(replicas, rest)
+        if engine is not None:
+            for permit in held:
+                permit.stand_in = engine.adopt()
+                permit.stand_in.sent_at = permit.sent_at
+        self.engine = engine
 
     def end(self) -> None:
         """Redis is back."""

@@ -37,7 +37,7 @@ async def limits_of(settings: Settings) -> AsyncIterator[MakeLimits]:
             settings.redis_url.get_secret_value(), prefix=settings.redis_prefix, grace=settings.redis_grace
         )
     except ValueError as error:
-        raise SettingsError(f"REDIS_URL is of no use: {error}") from None
+        raise SettingsError(str(error)) from None
 
     def shared(name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
         # Redis remembers the last send itself.
