@@ -26,7 +26,7 @@ from proxy.connector import Chunk, Connector
 from proxy.delivery import Delivery
 from proxy.dialects.openai import Answers, Chat, ChatStream, OpenAI, Options, images_in, with_images
 from proxy.entry import NOTE
-from proxy.errors import NotFound
+from proxy.errors import NotFound, UpstreamError
 from proxy.forwarding import RawCall
 from proxy.merging import all_of, merged
 from proxy.reception import Reception, parsed
@@ -187,7 +187,7 @@ class Exchange:
                         late.append(each)  # no image can be had before the stream gives its slot back
                     else:
                         yield event_of(each)
-                chunk = None if stream.is_done else await anext(chunks, None)
+                chunk = None if stream.is_done else await following(chunks, stream)
         for each in [*late, *stream.end()]:
             yield event_of(await self._illustrated(each))
 
@@ -245,6 +245,16 @@ def first_call(asked: Asked, files: Files, connector: Connector) -> Awaitable[Ch
 
 def first_stream(asked: Asked, files: Files, connector: Connector) -> AsyncIterator[Chunk]:
     return connector.stream(asked.chat().data(asked.named(files)))
+
+
+async def following(chunks: AsyncGenerator[Chunk, None], stream: ChatStream) -> Chunk | None:
+    """The next one. What goes wrong behind the finish takes nothing from the answer."""
+    try:
+        return await anext(chunks, None)
+    except UpstreamError:
+        if not stream.is_over:
+            raise
+        return None
 
 
 def part_of(choice: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,14 @@ TOLD = {
         [["SDK straight at the API", "SDK through the proxy", "added"]],
     ),
     beside_a_stand_in: (
-        ["requests a second", "streams of 20 chunks a second", "KB a waiting request", "429s to 20 at once, ours"],
+        [
+            "requests a second",
+            "requests a CPU second",
+            "streams of 20 chunks a second",
+            "streams of 20 chunks a CPU second",
+            "KB a waiting request",
+            "429s to 20 at once, ours",
+        ],
         [
             [
                 "requests a second, 64 at once",

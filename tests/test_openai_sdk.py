@@ -176,6 +176,14 @@ async def test_who_reads_a_stream_hears_of_choices_that_still_wait(start_proxy: 
     assert text.endswith("data: [DONE]\n\n")
 
 
+async def test_a_stream_is_read_to_its_end(start_proxy: StartProxy, client: Client) -> None:
+    """Only then is its call over: it succeeded, and whoever listens to the line hears so."""
+    proxy = await start_proxy()
+    assert await text_of(await client(proxy).chat.completions.create(model="gpt-4o", messages=ASKED, stream=True))
+    await until(lambda: proxy.service.line.is_idle)
+    assert proxy.service.line.state().mean_latency is not None
+
+
 async def test_a_stop_sequence_ends_the_upstreams_stream(start_proxy: StartProxy, client: Client) -> None:
     """What comes after it is neither told nor waited for."""
     proxy = await start_proxy()

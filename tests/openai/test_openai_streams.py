@@ -74,8 +74,16 @@ def test_each_chunk_is_told_when_it_comes():
     assert said(stream.feed(piece("Hel"))) == "Hel"
     assert said(stream.feed(orjson.dumps(piece("lo")))) == "lo"
     assert finishes(stream.feed(piece(finish="stop"))) == ["stop"]
-    assert stream.is_done
     assert stream.end() == []
+
+
+def test_a_stream_that_ends_by_itself_is_read_to_its_end():
+    """Its call is not over before, and its connection can be used again."""
+    stream = streaming().stream()
+    stream.feed(piece("Hi"))
+    assert not stream.is_over
+    stream.feed(piece(finish="stop"))
+    assert stream.is_over and not stream.is_done
 
 
 @pytest.mark.parametrize("chunks", [[], [piece()], [piece("Hi")], [{"choices": []}]])
@@ -170,9 +178,9 @@ def test_a_usage_in_a_chunk_of_its_own_is_found():
     stream = streaming(**USAGE_ASKED).stream()
     stream.feed(piece("Hi"))
     stream.feed({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-    assert not stream.is_done
+    assert stream.usage is None
     stream.feed({"choices": [], "usage": USAGE})
-    assert stream.is_done
+    assert stream.usage == USAGE
 
 
 # ---- Stop sequences ----

@@ -35,12 +35,18 @@ class ChatStream:
         self.usage: dict[str, Any] | None = None
 
     @property
-    def is_done(self) -> bool:
-        """Nothing more is needed of the upstream: its stream can be closed.
+    def is_over(self) -> bool:
+        """Its finish is told, or can be."""
+        return self._is_over
 
-        After a stop sequence the rest is read only if the caller asked what it costs: that is told at its very end.
+    @property
+    def is_done(self) -> bool:
+        """The rest of the upstream's stream is of no use: it can be closed.
+
+        So it is after a stop sequence, unless the caller asked what it costs: that is told at the very end. A stream
+        that ends by itself is read to its end: only then is its call over, and its connection free for the next.
         """
-        return self._is_over and (self.usage is not None or not self._wants_usage)
+        return self._text.is_stopped and (self.usage is not None or not self._wants_usage)
 
     def feed(self, chunk: Chunk) -> list[dict[str, Any]]:
         """The chunks that can be told by now. Raises UpstreamError for one that cannot be read."""
