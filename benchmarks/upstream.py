@@ -60,11 +60,15 @@ def event(data: str) -> bytes:
     return b"%x\r\n%b\r\n" % (len(body), body)
 
 
+#: A chunk of a chat, all but its text.
+DELTA = {"content": "%d", "role": "assistant"}
+CHUNK = {"choices": [{"delta": DELTA, "index": 0}], "created": 1790000000, "model": "GigaChat-2:2.0.28.2"}
+STAMPED = json.dumps({**CHUNK, "object": "chat.completion"})
+
+
 def stamped() -> bytes:
     """A chunk of a chat whose text is the time."""
-    delta = {"content": str(time.monotonic_ns()), "role": "assistant"}
-    chunk = {"choices": [{"delta": delta, "index": 0}], "created": 1790000000, "model": "GigaChat-2:2.0.28.2"}
-    return event(json.dumps({**chunk, "object": "chat.completion"}))
+    return event(STAMPED % time.monotonic_ns())
 
 
 CHAT = response("200 OK", chat_answer())

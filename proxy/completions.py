@@ -129,17 +129,9 @@ class Exchange:
         choices = await self._choices()
         return await self._illustrated(self._asked.chat().completion(choices))
 
-    async def events(self) -> AsyncGenerator[bytes, None]:
+    def events(self) -> AsyncGenerator[bytes, None]:
         """The answer as a stream."""
-        if self._is_whole:
-            choices = await self._choices()
-            for chunk in self._asked.chat().chunks(choices):
-                yield event_of(await self._illustrated(chunk))
-        else:
-            async with self._files() as files, aclosing(self._live(files)) as events:
-                async for event in events:
-                    yield event
-        yield sse.DONE
+        return self._whole() if self._is_whole else self._live()
 
     # -- whole answers
 
@@ -161,15 +153,23 @@ class Exchange:
 
     # -- streams
 
-    async def _live(self, files: Files) -> AsyncGenerator[bytes, None]:
+    async def _whole(self) -> AsyncGenerator[bytes, None]:
+        choices = await self._choices()
+        for chunk in self._asked.chat().chunks(choices):
+            yield event_of(await self._illustrated(chunk))
+        yield sse.DONE
+
+    async def _live(self) -> AsyncGenerator[bytes, None]:
         told: list[ChatStream] = []
-        choices = [self._choice(files, index, told) for index in range(self._n)]
-        waits = sse.comment("more choices to come")
-        async with aclosing(merged(choices, idle=waits, seconds=self._heartbeat_interval)) as events:
-            async for event in events:
-                yield event
-        if (usage := self._asked.chat().usage_chunk(told)) is not None:
-            yield event_of(usage)
+        async with self._files() as files:
+            choices = [self._choice(files, index, told) for index in range(self._n)]
+            waits = sse.comment("more choices to come")
+            async with aclosing(merged(choices, idle=waits, seconds=self._heartbeat_interval)) as events:
+                async for event in events:
+                    yield event
+            if (usage := self._asked.chat().usage_chunk(told)) is not None:
+                yield event_of(usage)
+        yield sse.DONE
 
     async def _choice(self, files: Files, index: int, told: list[ChatStream]) -> AsyncGenerator[bytes, None]:
         """One choice, as it comes; its stream is added to those that are told."""

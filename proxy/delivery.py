@@ -99,7 +99,8 @@ class Delivery:
             if head.is_whole or passage.is_whole:
                 body = passage.told(head.status, await rest(chunks))
                 return web.Response(status=head.status, body=body, headers=raw_headers(request, head.headers))
-            response.set_status(head.status)
+            if not response.prepared:
+                response.set_status(head.status)
             told = raw_headers(request, head.headers)
             if told.get("Content-Type", "").startswith("text/event-stream"):
                 told.update(UNBUFFERED)

@@ -23,7 +23,7 @@ async def all_of(makers: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     return [each.result() for each in made]
 
 
-async def merged(
+def merged(
     streams: Sequence[AsyncGenerator[T, None]], *, idle: T | None = None, seconds: float | None = None
 ) -> AsyncGenerator[T, None]:
     """What they yield, as it comes, but none begins before those that stand before it.
@@ -31,11 +31,12 @@ async def merged(
     Once something is told, `idle` comes whenever nothing else does for so many `seconds`: what is left may wait long.
     The first that fails ends the others, and its error is raised.
     """
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            async for each in only:
-                yield each
-        return
+    return streams[0] if len(streams) == 1 else _merged(streams, idle, seconds)
+
+
+async def _merged(
+    streams: Sequence[AsyncGenerator[T, None]], idle: T | None, seconds: float | None
+) -> AsyncGenerator[T, None]:
     come: asyncio.Queue[tuple[int, list[T]]] = asyncio.Queue(AHEAD)
     readers = [asyncio.create_task(read(number, stream, come)) for number, stream in enumerate(streams)]
     held: list[list[T]] = [[] for _ in streams]

@@ -383,15 +383,27 @@ async def test_after_the_early_200_a_failure_is_told_by_the_dialects_event(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+async def test_the_apis_own_stream_follows_its_early_200(start_proxy: StartProxy) -> None:
+    """Byte for byte, behind the comments."""
+    proxy = await start_proxy(stream_early_200=0, heartbeat_interval=0.1)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 0.3})
+    heard = await hear(proxy, request_of(STRANGER, body=API_BODY, path=API_CHAT), silence=5)
+    assert heard.statuses == [200]
+    assert heard.body.index(b": in flight") < heard.body.index(b'"delta"') < heard.body.index(b"data: [DONE]")
+    assert heard.body.endswith(LAST_CHUNK)
+
+
 @pytest.mark.parametrize(
-    "fault", [{"kind": "stall"}, {"kind": "cut_stream", "after_chunks": 2}], ids=["after comments", "after chunks"]
+    ("fault", "timeout"),
+    [({"kind": "stall"}, 0.5), ({"kind": "cut_stream", "after_chunks": 2}, 20)],
+    ids=["after comments", "after chunks"],
 )
 async def test_gigachats_dialect_has_no_error_event_so_the_connection_is_cut(
-    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture, fault: dict[str, Any], timeout: float
 ) -> None:
     """What was sent before still arrives, but neither `[DONE]` nor the last chunk: nobody takes it for whole."""
     proxy = await start_proxy(
-        Options(chunk_delay=0.05), stream_early_200=0.1, heartbeat_interval=0.1, exp_resp_timeout=0.5
+        Options(chunk_delay=0.05), stream_early_200=0.1, heartbeat_interval=0.1, exp_resp_timeout=timeout
     )
     proxy.giga.state.faults.add(fault)
     heard = await hear(proxy, request_of(STRANGER, body=API_BODY, path=API_CHAT), silence=5)
