@@ -35,6 +35,8 @@ from proxy.errors import CredentialMissing, PassedRefused
 from proxy.fetching import Fetching
 from proxy.guard import Guard, explained
 from proxy.heartbeat import Heartbeat
+from proxy.jobs.runner import OwnWork, Runner
+from proxy.jobs.store import Store
 from proxy.journal import Listener, journal_of, log_file_of
 from proxy.lanes import Account, Lane, Lanes
 from proxy.limits.making import MakeLimits, limits_of
@@ -44,10 +46,12 @@ from proxy.owners import Ownership, owners_of
 from proxy.passed import PassedCredential
 from proxy.public_hosts import PublicHosts
 from proxy.reception import Reception
+from proxy.replay import Replay
 from proxy.request import Story
 from proxy.routes import Table
 from proxy.serving import Edge
 from proxy.settings import Settings, SettingsError
+from proxy.work import Work, store_of
 from proxy_request import ProxyQueue, default_connector
 
 VERSION = "0.1.0"
@@ -79,6 +83,7 @@ class Service:
     url: str
     settings: Settings
     lanes: Lanes
+    work: Work
     is_sandbox: bool
 
     @property
@@ -115,8 +120,11 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         stack.callback(heartbeat.close)
         attachments = attachments_of(settings)
         stack.push_async_callback(attachments.close)
+        store = await stack.enter_async_context(store_of(settings, assets))
+        app, work = application(settings, lanes, heartbeat, owners, attachments, store, listeners)
+        stack.push_async_callback(work.close)
         runner = web.AppRunner(
-            application(settings, lanes, heartbeat, owners, attachments, listeners),
+            app,
             handler_cancellation=True,  # a caller who leaves takes its request along
             access_log=None,
             shutdown_timeout=max(CUT_OFF, farewell / 2),  # it waits twice so long
@@ -126,7 +134,9 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         await listen(runner, settings)
         # The last callback is the first to run: the socket stays open, so that newcomers are told to come back.
         stack.push_async_callback(lanes.drain, settings.drain_timeout - farewell)
-        yield Service(url_of(settings.host, runner), settings, lanes, is_sandbox)
+        work.start()
+        stack.push_async_callback(work.stop)
+        yield Service(url_of(settings.host, runner), settings, lanes, work, is_sandbox)
         log.info(
             "stopping: what waits is served for up to %g s, newcomers get 503; a second signal stops at once",
             settings.drain_timeout,
@@ -291,8 +301,10 @@ def application(
     heartbeat: Heartbeat,
     owners: Ownership,
     attachments: Attachments,
+    store: Store | None,
     listeners: Sequence[Listener] = (),
-) -> web.Application:
+) -> tuple[web.Application, Work]:
+    """What serves requests, and what runs jobs as requests from within."""
     keys = {name: key.get_secret_value() for name, key in settings.proxy_api_keys.items()}
     has_issued = lanes.has_issued if settings.gpt2giga_pass_token else None
     callers = Callers(keys, settings.trusted_proxies, has_issued=has_issued)
@@ -315,8 +327,11 @@ def application(
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard.middleware])
     if settings.cors_origins:
         app.on_response_prepare.append(browsers.label)
+    replay = Replay(app.router, guard)
+    own: dict[str, OwnWork] = {}
+    work = Work(store, lambda store: Runner(store, replay.serve, own, attempts=settings.jobs_attempts))
     app.add_routes(table.routes(edge, openai))
-    return app
+    return app, work
 
 
 def log_story(story: Story) -> None:

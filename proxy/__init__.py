@@ -17,7 +17,9 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     fetching.py     downloads of what callers name; public_hosts.py: which hosts callers may make us call
     dialects/       what callers speak: pure translation; forwarding.py: what passes byte for byte
     jobs/           work that outlives its caller: the promise of its store, and the engines that keep it, sqlite/ (one
-                    process) and redis/ (many)
+                    process) and redis/ (many); runner.py runs it, recording.py takes down how it is answered
+    work.py         jobs in this service; accepting.py: requests that become jobs; replay.py: jobs run as requests from
+                    within; webhooks.py: telling callers' servers that jobs have ended
     lanes.py        an upstream's account with its limits and its line, and which of them serves whom
     passed.py       credentials that callers bring along; line.py: what the edge needs of a line
     request.py      one request in the line; fair_queue.py: who waits, in the order of order.py
@@ -34,11 +36,11 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     errors.py       every way to fail; clock.py: the time that tests can hold; expiring.py
 
 Imports go downwards only:
-    app -> {proxy_request, serving, openai_edge, routes, guard} ->
+    app -> {proxy_request, serving, openai_edge, routes, guard, replay} ->
     {lanes, line, info, limits, request, fair_queue, order, estimate, promises, reception, callers, passes, browsers,
     upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
     entry, journal, logfile, belongings, owners, attachments, api_files, sniffing, fetching, public_hosts,
-    completions, merging, jobs} ->
+    completions, merging, jobs, work, accepting, webhooks} ->
     {connector, forwarding, passed, settings, knob, values, sources, command_line, gpt2giga, errors, clock, expiring,
     threads}
 Connectors import only {upstream, outbound, sse, limits, credentials, tokens, tls, once, rules, models} and the lowest

@@ -1,7 +1,9 @@
 """What is known of an HTTP request: a note on its way, an entry for every listener of the edge when it is over."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 from aiohttp import web
@@ -11,7 +13,7 @@ from proxy.connector import Chunk
 from proxy.errors import ProxyError
 from proxy.lanes import Lane
 from proxy.limits import Usage
-from proxy.line import Enrolled
+from proxy.line import Enrolled, Priority
 from proxy.passed import PassedCredential
 
 
@@ -43,6 +45,17 @@ class Entry:
     answered: bytes | None = None
 
 
+class Within(NamedTuple):
+    """What is known beforehand of a request that comes from within: it has nobody who waits, so it may wait for ever.
+
+    `on_call` is told whenever it leaves the line for a call.
+    """
+
+    caller: str
+    priority: Priority
+    on_call: Callable[[], None]
+
+
 @dataclass(slots=True)
 class Note:
     """A request under way. `credential` is what its caller brought along, `upstream` the name of the lane it asks for.
@@ -68,9 +81,11 @@ class Note:
     asked: bytes | None = None
     heard: list[bytes] | None = None
     passage: Passage = NOTHING
+    within: Within | None = None
+    failure: ProxyError | None = None
 
     def failed(self, failure: ProxyError) -> None:
-        self.status, self.error = failure.status, failure.code
+        self.status, self.error, self.failure = failure.status, failure.code, failure
 
     def made(self, answer: Chunk) -> None:
         """The upstream gave this answer, or this chunk of it, which is told in other words."""

@@ -200,6 +200,13 @@ class KeyReused(ProxyError):
     code = "idempotency_key_reused"
 
 
+class JobsOff(ProxyError):
+    """This service keeps no jobs: its operator would let JOBS_URL name a place for them."""
+
+    status = 501
+    code = "jobs_off"
+
+
 class JobsFull(ProxyError):
     """The store of jobs has no room: delete jobs and files that are over, or let its operator make room."""
 

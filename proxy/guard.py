@@ -59,26 +59,43 @@ class Guard:
     @property
     def middleware(self) -> Middleware:
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            dialect = self._dialect_for(request)
-            note = request[NOTE] = Note(id_of(request), dialect.name, self._keeps_bodies)
+            self.note(request, id_of(request))
             if self._listeners and (task := asyncio.current_task()) is not None:
                 # The server runs each request in a task of its own, which ends with the answer's last byte.
                 task.add_done_callback(partial(self._tell, request))
-            try:
-                response = self._browsers.admit(request) or await handler(request)
-            except Exception as error:
-                failure = explained(request, error)
-                note.failed(failure)
-                if failure.status in (401, 403) and note.lane is None:
-                    log.warning("request %s of %s: %d %s", note.id, request.remote, failure.status, failure)
-                response = refusal(dialect, request, failure)
-            if note.status is None:
-                note.status = response.status
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                note.hear(response.body)
-            return response
+            return await self._served(request, partial(self._admitted, handler))
 
         return web.middleware(guarded)
+
+    def note(self, request: web.Request, id: str) -> Note:
+        """What is known of a request as it comes."""
+        note = request[NOTE] = Note(id, self._dialect_for(request).name, self._keeps_bodies)
+        return note
+
+    async def within(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The same for a request that comes from within, in a task of its own; `note` was taken of it."""
+        if self._listeners and (task := asyncio.current_task()) is not None:
+            task.add_done_callback(partial(self._tell, request))
+        return await self._served(request, handler)
+
+    async def _admitted(self, handler: Handler, request: web.Request) -> web.StreamResponse:
+        return self._browsers.admit(request) or await handler(request)
+
+    async def _served(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        note = request[NOTE]
+        try:
+            response = await handler(request)
+        except Exception as error:
+            failure = explained(request, error)
+            note.failed(failure)
+            if failure.status in (401, 403) and note.lane is None:
+                log.warning("request %s of %s: %d %s", note.id, request.remote, failure.status, failure)
+            response = refusal(self._dialect_for(request), request, failure)
+        if note.status is None:
+            note.status = response.status
+        if isinstance(response, web.Response) and isinstance(response.body, bytes):
+            note.hear(response.body)
+        return response
 
     def _tell(self, request: web.Request, served: "asyncio.Task[Any]") -> None:
         note = request[NOTE]

@@ -3,15 +3,17 @@
 What is wrong with a request is told before it is queued; what is refused never costs a place in line.
 """
 
+import math
 import time
 from collections.abc import AsyncGenerator, Mapping
+from typing import Any
 
 import orjson
 from aiohttp import web
 
 from proxy.callers import Callers, patience_of
-from proxy.connector import Chunk
-from proxy.entry import NOTE
+from proxy.connector import Chunk, Connector
+from proxy.entry import NOTE, Note, Within
 from proxy.errors import BadRequest
 from proxy.lanes import Lane, Lanes
 from proxy.line import Call, Enrolled, Parsed, Priority
@@ -36,10 +38,16 @@ class Reception:
         """Note who calls, with what, and what for. Raises Unauthorized, PassedRefused, NotFound."""
         note = request[NOTE]
         note.operation = operation
-        note.caller, note.credential = self._callers.identify(request, is_raw=operation == "forward")
-        self._lanes.check(note.credential)
+        if note.within is not None:
+            note.caller = note.within.caller
+        else:
+            self._identify(request, note, is_raw=operation == "forward")
         if upstream:
             self.turn_to(request, upstream)
+
+    def _identify(self, request: web.Request, note: Note, *, is_raw: bool) -> None:
+        note.caller, note.credential = self._callers.identify(request, is_raw=is_raw)
+        self._lanes.check(note.credential)
 
     def turn_to(self, request: web.Request, upstream: str) -> None:
         """It asks for the lane of this name. Raises NotFound, or BadRequest if its credential is for another."""
@@ -67,8 +75,11 @@ class Reception:
 
     def patience(self, request: web.Request) -> float:
         """Seconds that its answer may still take to begin. Raises BadRequest for a wrong X-Request-Timeout."""
-        patience = patience_of(request.headers, self._settings.resp_timeout)
-        return max(LEAST_PATIENCE, patience - (time.monotonic() - request[NOTE].began))
+        return max(LEAST_PATIENCE, self._whole_patience(request) - (time.monotonic() - request[NOTE].began))
+
+    def _whole_patience(self, request: web.Request) -> float:
+        is_within = request[NOTE].within is not None
+        return math.inf if is_within else patience_of(request.headers, self._settings.resp_timeout)
 
     def enrol(self, request: web.Request, call: Call, *, client: str = "", parsed: Parsed | None = None) -> Enrolled:
         """In the line of its lane. A request may need several calls: its headers tell of the first.
@@ -76,15 +87,16 @@ class Reception:
         `client` takes turns with the caller's others; X-Client-ID if that is given. `parsed` is forgotten in line.
         """
         note, told = request[NOTE], request.headers
+        within = note.within
         # Most callers send none, and a thousand empty dicts are not nothing.
         passed_on = {name: told[name] for name in PASSED_ON if name in told} or None
         enrolled = self.lane(request).line.enrol(
-            call,
+            call if within is None else telling(call, within),
             id=note.id,
-            patience=self.patience(request) if note.enrolled else patience_of(told, self._settings.resp_timeout),
+            patience=self.patience(request) if note.enrolled else self._whole_patience(request),
             caller=note.caller,
             client=told.get("X-Client-ID", client),
-            priority=self._priority(told),
+            priority=self._priority(told) if within is None else within.priority,
             passed_on=passed_on,
             parsed=parsed,
         )
@@ -112,6 +124,16 @@ class Reception:
             )
         priority = PRIORITIES[word]
         return Priority.NORMAL if priority is Priority.HIGH and not self._callers.keys else priority
+
+
+def telling(call: Call, within: Within) -> Call:
+    """The same call, of which is told when it is made."""
+
+    def told(connector: Connector) -> Any:
+        within.on_call()
+        return call(connector)
+
+    return told
 
 
 def parsed(body: bytes) -> object:

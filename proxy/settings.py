@@ -55,6 +55,7 @@ from proxy.values import (
     Rate,
     Scope,
     Secret,
+    SigningKeys,
     Size,
     StructuredOutput,
     Text,
@@ -117,6 +118,18 @@ class Settings(BaseSettings):
     redis_prefix: Text = knob("gigachat-proxy", "What its keys begin with.")
     redis_grace: Duration = knob(3, "How long it may be away before REDIS_FALLBACK holds.")
     redis_fallback: Fallback = knob("local_share", "Then: a share of the limits, nothing, or all of them.")
+
+    # Jobs
+    jobs_url: Secret = knob(
+        None, "Where accepted jobs are kept: an SQLite file, redis://..., or off; unset: assets/jobs.sqlite."
+    )
+    jobs_keep: Duration = knob(86_400, "How long a job's answer is kept.")
+    jobs_max: Size = knob(200_000, "Jobs that are kept at once; one more gets 507.")
+    jobs_max_bytes: Bytes = knob(4 * 1024**3, "Room for jobs, their answers and files.")
+    jobs_attempts: Size = knob(5, "How often a job is begun before it has failed.")
+    idempotency_keep: Duration = knob(86_400, "How long an answer is told again to its Idempotency-Key.")
+    webhook_secret: SigningKeys = knob((), "What webhooks are signed with; unset: no job may name one.")
+    webhook_allow: Hosts = knob((), "Hosts without a public address that webhooks may go to.")
 
     # The callers
     proxy_api_keys: Keys = knob({}, "Keys of the callers, by name; unset: none is asked for.", "GPT2GIGA_API_KEY")

@@ -3,16 +3,19 @@
 import json
 import os
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretBytes, SecretStr
 from yarl import URL
 
 from proxy.knob import Unit
 
+#: What keys of the Standard Webhooks begin with.
+WHSEC: Final = "whsec_"
 PROXY: Final = re.compile(r"http://([^\s/?#@]*@)?[^\s/?#@]+/?")
 SWITCH: Final = dict.fromkeys(("1", "t", "true", "y", "yes"), "on") | dict.fromkeys(
     ("0", "f", "false", "n", "no"), "off"
@@ -106,6 +109,26 @@ def _hosts(value: object) -> object:
     return tuple(value.lower().replace(",", " ").split()) if isinstance(value, str) else value
 
 
+def _signing_keys(value: object) -> object:
+    """`whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,whsec_...` -> keys. What it complains of must not repeat one."""
+    if not isinstance(value, str):
+        return value
+    entries = filter(None, map(str.strip, value.split(",")))
+    return tuple(_signing_key(number, entry) for number, entry in enumerate(entries, 1))
+
+
+def _signing_key(number: int, entry: str) -> bytes:
+    text = entry.removeprefix(WHSEC).rstrip("=")
+    try:
+        key = b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        key = b""
+    # 24 to 64 bytes: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    if not entry.startswith(WHSEC) or not 24 <= len(key) <= 64:
+        raise ValueError(f"entry {number} is not {WHSEC} and 24 to 64 bytes in base64")
+    return key
+
+
 def switch(value: object) -> str:
     """`TRUE`, `1`, `yes` -> `on`, likewise `off`; any other word in lower case."""
     word = str(value).lower()
@@ -159,6 +182,11 @@ Proxy = Annotated[
     Unit("http://host:port, http://user:password@host:port", is_secret=True),
 ]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), Unit("example.org, 10.0.0.0/8 and the like, or *")]
+SigningKeys = Annotated[
+    tuple[SecretBytes, ...],
+    BeforeValidator(_signing_keys),
+    Unit("whsec_ and 24 to 64 bytes in base64, several with commas", is_secret=True),
+]
 Fallback = Literal["local_share", "closed", "open"]
 AutoOff = Annotated[Literal["auto", "off"], SWITCHED]
 AutoOnOff = Annotated[Literal["auto", "on", "off"], SWITCHED, Unit("auto, on, off", bare="on")]

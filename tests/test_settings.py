@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -293,10 +294,11 @@ def test_settings_cannot_be_changed_nor_invented():
 def test_secrets_show_neither_in_a_repr_nor_in_a_dump(house):
     """Whatever prints the settings prints stars."""
     secrets = [knob.name for knob in describe() if knob.unit.is_secret]
-    assert len(secrets) == 9
-    settings = house("\n".join(f"{name}=n:hush@proxy" for name in secrets))
+    assert len(secrets) == 11
+    values = dict.fromkeys(secrets, "n:hush@proxy") | {"WEBHOOK_SECRET": f"whsec_{b64encode(b'hush' * 8).decode()}"}
+    settings = house("\n".join(f"{name}={value}" for name, value in values.items()))
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
-        assert "hush" not in shown
+        assert "hush" not in shown and "aHVza" not in shown
     assert settings.gigachat_password.get_secret_value() == "n:hush@proxy"
     assert settings.proxy_api_keys["n"].get_secret_value() == "hush@proxy"
 
@@ -317,6 +319,36 @@ def test_a_wrong_secret_is_told_without_its_value(house, value, why):
     assert text == f"PROXY_API_KEYS=*** in the environment is wrong ({why}); allowed: name:key,name2:key2"
     with pytest.raises(ValidationError) as caught:
         Settings(proxy_api_keys=value)
+    assert "hush" not in str(caught.value)
+
+
+def whsec(size: int) -> str:
+    return f"whsec_{b64encode(b'hush' * (size // 4) + b'!' * (size % 4)).decode()}"
+
+
+def test_keys_of_webhooks_are_read_as_their_standard_writes_them(house):
+    """Several with commas, with padding or without; keys of 24 to 64 bytes."""
+    text = f" {whsec(24)}, {whsec(25).rstrip('=')},{whsec(26)} ,{whsec(64)},"
+    keys = [key.get_secret_value() for key in house(env={"WEBHOOK_SECRET": text}).webhook_secret]
+    assert [len(key) for key in keys] == [24, 25, 26, 64]
+    assert keys[0] == b"hush" * 6 and Settings(webhook_secret=text).webhook_secret[1].get_secret_value() == keys[1]
+    assert house().webhook_secret == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(whsec(23), whsec(65), whsec(0), whsec(32).upper(), whsec(32).removeprefix("whsec_"), "whsk_" + whsec(32)[6:]),
+        *("whsec_hush" + "\N{SNOWMAN}" * 40, "whsec_" + "hush_-" * 6, whsec(32)[:-3], f"whsec_{whsec(32)}", "hush"),
+    ],
+)
+def test_what_is_no_such_key_is_told_by_its_number_alone(house, value):
+    text = complaint(house, env={"WEBHOOK_SECRET": f"{whsec(32)},{value}"})
+    allowed = "whsec_ and 24 to 64 bytes in base64"
+    why = f"(entry 2 is not {allowed}); allowed: {allowed}, several with commas"
+    assert text == f"WEBHOOK_SECRET=*** in the environment is wrong {why}"
+    with pytest.raises(ValidationError) as caught:
+        Settings(webhook_secret=value)
     assert "hush" not in str(caught.value)
 
 

@@ -34,6 +34,10 @@ from proxy.line import Priority
 T = TypeVar("T")
 
 DAY = 86_400.0
+#: The caller of all jobs where no keys are asked for.
+EVERYBODY = "*"
+#: The caller of what the service has to do for itself.
+SERVICE = ""
 #: The order in which priorities are claimed: batch after everything live.
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
@@ -100,7 +104,7 @@ class Job:
     """One request that is run whether its caller waits or not. Lists leave out `body` and `answer`.
 
     What to run: `operation` in `dialect`, with `method`, `path`, `headers` and `body` as they came, credentials left
-    out, for all of it is kept on a disk. Whose it is: `caller` is the name of a key; "" is the service itself. A job of
+    out, for all of it is kept on a disk. Whose it is: `caller` is the name of a key, EVERYBODY or SERVICE. A job of
     a `batch` has the `custom_id` of its line. One that came with an Idempotency-Key has `key`, and the `fingerprint` of
     its request. `webhook` is an address to be told of its end.
 

@@ -1,0 +1,75 @@
+"""Requests that come from within: a job is run through the very operations that serve everybody, nobody at its end."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from proxy.entry import Note, Within
+from proxy.guard import REQUEST_ID, Guard
+from proxy.jobs import Job
+from proxy.jobs.recording import Ended, Recording
+
+#: Bytes of a body that are read at once.
+AT_ONCE = 64 * 1024
+
+
+class Nobody(BaseProtocol):
+    """Stands where a request has its connection."""
+
+    ssl_context = None
+    peername = None
+    sockname = None
+    max_field_size = 8190
+    max_headers = 128
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Runs jobs through the table of paths."""
+
+    router: web.UrlDispatcher
+    guard: Guard
+
+    async def serve(self, job: Job, recording: Recording, on_call: Callable[[], None]) -> Ended:
+        """Run it in the current task, which is cancelled to end it early.
+
+        `on_call` is told whenever it leaves the line for a call.
+        """
+        request = request_of(job, recording)
+        recording.note = note = self._noted(job, request)
+        note.within = Within(job.caller, job.priority, on_call)
+        try:
+            response = await self.guard.within(request, (await self.router.resolve(request)).handler)
+            if isinstance(response, web.Response) and recording.status is None:
+                recording.take(response)
+        finally:
+            recording.end()
+        return Ended(recording.answer, note.failure)
+
+    def _noted(self, job: Job, request: web.Request) -> Note:
+        own = job.headers.get("X-Request-ID", "")
+        return self.guard.note(request, own if REQUEST_ID.fullmatch(own) else job.id)
+
+
+def request_of(job: Job, writer: AbstractStreamWriter) -> web.Request:
+    """The request that a job is, as the server library would have read it."""
+    loop, nobody = asyncio.get_running_loop(), Nobody(asyncio.get_running_loop())
+    headers = CIMultiDictProxy(CIMultiDict(job.headers))
+    url = URL(job.path, encoded=True)
+    message = RawRequestMessage(job.method, job.path, HttpVersion11, headers, (), False, None, False, False, url)
+    body = StreamReader(nobody, AT_ONCE, loop=loop)
+    if job.body:
+        body.feed_data(job.body)
+    body.feed_eof()
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+    # It was measured against MAX_BODY_BYTES when it came.
+    return web.Request(message, body, cast(Any, nobody), writer, task, loop, client_max_size=math.inf)  # type: ignore[arg-type]
