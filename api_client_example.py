@@ -27,14 +27,14 @@ import urllib.request
 import uuid
 from array import array
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b, sha256
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, TypeVar
 
 MISSING = 'needs a package that is not there ({}). Install what it needs: pip install "gigachat>=0.2.3,<0.3" aiohttp'
 
@@ -58,6 +58,8 @@ except ModuleNotFoundError as missing:  # bulk runs do without
             raise ModuleNotFoundError(f"GigaChat {MISSING.format(WHAT_IS_MISSING)}")
 
     Transport = AsyncTransport = AsyncBody = object  # type: ignore[assignment]
+
+T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8078"
 #: Seconds of silence that mean that something is broken: somewhat more than RESP_TIMEOUT, the proxy's own patience.
@@ -793,13 +795,21 @@ they come. Without an "id" it is the number of the line. An answer that is not t
 the API's whole answer beside it as "data"; with --full all have.
 
 Run it again to go on: what has its answer is not asked again, what failed is. Exit code: 0 all have their answers, 1
-some failed, 2 it could not run, 130 stopped by Ctrl-C."""
+some failed, 2 it could not run, 130 stopped by Ctrl-C.
+
+With --durable the service takes the lines over, in batches, and answers them whether this command runs or not. Stop it
+and run it again, whenever you like, to see how far they are and to fetch answers. ANSWERS.batches says what it has."""
 
 Id = str | int
 #: Seconds to wait for a proxy that is not there, at most.
 LONGEST_PAUSE = 30.0
 #: So many troubles are told on the terminal; all of them are in the file.
 TOLD = 10
+#: Of each request: people go first.
+HEADERS = {"Content-Type": "application/json", "X-Priority": "low"}
+#: What is said where there is no time now, or no room; and where nobody is behind whoever says it.
+BUSY = frozenset({429, 503})
+AWAY = BUSY | {502, 504, 507}
 
 
 class CannotRun(Exception):
@@ -857,6 +867,9 @@ class Progress:
     answered: int = 0
     failed: int = 0
     before: int = 0
+    #: Of those that a service works on, so many have ended there, and so many of them failed.
+    ended_there: int = 0
+    failed_there: int = 0
     trouble: str = ""
     told: int = 0
     marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=150))
@@ -877,23 +890,28 @@ class Progress:
     async def show(self) -> None:
         is_terminal = sys.stderr.isatty()
         while True:
-            self.marks.append((time.monotonic(), self.answered + self.failed))
+            self.marks.append((time.monotonic(), self.answered + self.failed + self.ended_there))
             if is_terminal:
                 print(f"\r{self.bar()} {self}\x1b[K", end="", file=sys.stderr, flush=True)
             elif len(self.marks) > 1:
                 self.tell(str(self))
             await asyncio.sleep(0.2 if is_terminal else 10.0)
 
+    @property
+    def over(self) -> int:
+        return min(self.done + self.ended_there, self.total)
+
     def bar(self) -> str:
-        full = 20 * self.done // max(self.total, 1)
+        full = 20 * self.over // max(self.total, 1)
         return f"[{'#' * full}{'.' * (20 - full)}]"
 
     def __str__(self) -> str:
         rate = self.rate()
-        left = f"{clock((self.total - self.done) / rate)} left" if rate else "-:-- left"
-        share = 100 * self.done // max(self.total, 1)
+        left = f"{clock((self.total - self.over) / rate)} left" if rate else "-:-- left"
+        share = 100 * self.over // max(self.total, 1)
+        failed = self.failed + self.failed_there
         trouble = f"  ({self.trouble})" if self.trouble else ""
-        return f"{share:3}%  {self.done}/{self.total}  {rate:.1f}/s  {left}  {self.failed} failed{trouble}"
+        return f"{share:3}%  {self.over}/{self.total}  {rate:.1f}/s  {left}  {failed} failed{trouble}"
 
     def rate(self) -> float:
         """Answers a second, of late."""
@@ -908,6 +926,55 @@ def clock(seconds: float) -> str:
 
 
 @dataclass
+class Calls:
+    """Calls of the proxy. One that is busy, stopping or not there is waited for: one that says `busy`, or nothing."""
+
+    http: aiohttp.ClientSession
+    progress: Progress
+    busy: frozenset[int]
+
+    async def call(
+        self, method: str, url: str, read: Callable[[aiohttp.ClientResponse], Awaitable[T]], **body: Any
+    ) -> tuple[int, T]:
+        """The status, and what `read` makes of the answer. Raises CannotRun, SocketTimeoutError."""
+        for attempt in count():
+            pause = min(2.0**attempt, LONGEST_PAUSE)
+            try:
+                async with self.http.request(method, url, **body) as response:
+                    if response.status not in self.busy:
+                        told = await read(response)
+                        self.progress.stuck("")
+                        return response.status, told
+                    pause = seconds_in(response.headers) or pause
+                    if response.status != 429:
+                        self.progress.stuck(f"{url} says {response.status}: {reason(await response.read())}")
+            except aiohttp.SocketTimeoutError:
+                raise
+            except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
+                raise CannotRun(f"{url}: {error}") from error
+            except (aiohttp.ClientError, OSError) as error:
+                self.progress.stuck(f"{url} is not there: {error}")
+            await asyncio.sleep(pause)
+        raise AssertionError  # count() has no end
+
+
+@asynccontextmanager
+async def calling(key: str, progress: Progress, busy: frozenset[int]) -> AsyncIterator[Calls]:
+    """Calls with this key, while the progress is shown. Raises CannotRun, also if the disk is full."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    timeout = aiohttp.ClientTimeout(None, sock_connect=30.0, sock_read=PATIENCE)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as http:
+        show = asyncio.create_task(progress.show())
+        try:
+            yield Calls(http, progress, busy)
+        except OSError as error:
+            raise CannotRun(str(error)) from error
+        finally:
+            show.cancel()
+
+
+@dataclass
 class Run:
     """One bulk run, from the lines that have no answer yet to their answers."""
 
@@ -917,33 +984,27 @@ class Run:
     answers: IO[bytes]
     has_answer: Ids
     progress: Progress
+    #: Lines that the service works on since an earlier run.
+    handed: Ids = field(default_factory=Ids)
 
     async def all(self, key: str, parallel: int) -> None:
-        """Raises CannotRun, also if the disk is full."""
+        """Raises CannotRun."""
         lines = self.lines()
-        headers = {"Content-Type": "application/json", "X-Priority": "low"}  # people first
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        timeout = aiohttp.ClientTimeout(None, sock_connect=30.0, sock_read=PATIENCE)
-        connector = aiohttp.TCPConnector(limit=0)
         trouble: BaseException | None = None
-        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as http:
-            show = asyncio.create_task(self.progress.show())
+        async with calling(key, self.progress, BUSY) as calls:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(parallel):
-                        group.create_task(self.some(lines, http))
+                        group.create_task(self.some(lines, calls))
             except* (CannotRun, OSError) as troubles:
                 trouble = troubles.exceptions[0]
-            finally:
-                show.cancel()
         if trouble:
             raise CannotRun(str(trouble)) from trouble
 
-    async def some(self, lines: Iterator[tuple[int, Id, bytes]], http: aiohttp.ClientSession) -> None:
+    async def some(self, lines: Iterator[tuple[int, Id, bytes]], calls: Calls) -> None:
         """One request after the other; `lines` is shared, whoever is free takes the next."""
         for number, id, body in lines:
-            self.write(number, id, await self.ask(http, body))
+            self.write(number, id, await self.ask(calls, body))
 
     def lines(self) -> Iterator[tuple[int, Id, bytes]]:
         """What is still to be asked: the number of its line, its id, its body."""
@@ -957,7 +1018,8 @@ class Run:
             if id is not None and not seen.add(id):
                 self.progress.tell(f"line {number}: the id {id!r} has been there before: not asked", is_limited=True)
             elif id is not None and id not in self.has_answer:
-                yield number, id, body
+                if id not in self.handed:
+                    yield number, id, body
                 continue
             self.progress.done += 1
 
@@ -976,27 +1038,13 @@ class Run:
         if self.answers.write(whole) != len(whole):
             raise OSError(f"no room for the answers: {os.strerror(errno.ENOSPC)}")
 
-    async def ask(self, http: aiohttp.ClientSession, body: bytes) -> dict[str, Any]:
-        """Ask until there is an answer or an error; a proxy that is busy, stopping or not there is waited for."""
-        for attempt in count():
-            pause = min(2.0**attempt, LONGEST_PAUSE)
-            try:
-                async with http.post(self.url, data=body) as response:
-                    text = await response.read()
-                if response.status not in (429, 503):
-                    self.progress.stuck("")
-                    return self.told(response.status, text)
-                pause = seconds_in(response.headers) or pause
-                if response.status == 503:
-                    self.progress.stuck(f"{self.url} says 503: {reason(text)}")
-            except aiohttp.SocketTimeoutError:
-                return {"error": f"no sign of life for {PATIENCE:g} s"}
-            except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
-                raise CannotRun(f"{self.url}: {error}") from error
-            except (aiohttp.ClientError, OSError) as error:
-                self.progress.stuck(f"{self.url} is not there: {error}")
-            await asyncio.sleep(pause)
-        raise AssertionError  # count() has no end
+    async def ask(self, calls: Calls, body: bytes) -> dict[str, Any]:
+        """Ask until there is an answer or an error."""
+        try:
+            status, text = await calls.call("POST", self.url, whole, data=body, headers=HEADERS)
+        except aiohttp.SocketTimeoutError:
+            return {"error": f"no sign of life for {PATIENCE:g} s"}
+        return self.told(status, text)
 
     def told(self, status: int, text: bytes) -> dict[str, Any]:
         if status == 401:
@@ -1015,10 +1063,15 @@ class Run:
         return {"answer": answer} if is_whole and not self.is_full else {"answer": answer, "data": data}
 
 
+async def whole(response: aiohttp.ClientResponse) -> bytes:
+    return await response.read()
+
+
 def reason(text: bytes) -> str:
-    """What a refusal says: the proxy in `status`, the API in `message`."""
+    """What a refusal says: the proxy in `status`, the API in `message`, OpenAI's in that of its `error`."""
     with suppress(ValueError, LookupError, TypeError, RecursionError):
         told = json.loads(text)
+        told = told.get("error", told)
         return str(told["message"] if "message" in told else told["status"])
     return text[:200].decode(errors="replace")
 
@@ -1112,7 +1165,299 @@ def open_files_for(connections: int) -> int:
     return connections if soft == resource.RLIM_INFINITY else min(connections, soft - 50)
 
 
-def bulk(prompts: Path, answers: Path, *, parallel: int, url: str, key: str, is_full: bool) -> int:
+# -- 6. The same, handed over: the service goes on when the command does not -------------------------------------------
+
+#: Lines of a batch, bytes of them, and lines that the service has at once.
+LINES, BYTES, AT_ONCE = 5_000, 32 * 1024 * 1024, 50_000
+#: How long the service may take for them, at most, and for how many seconds it keeps what it was given.
+WINDOW, KEPT = "168h", 30 * 86_400
+#: Seconds between two looks at what becomes of them, at first and at most.
+FIRST_LOOK, LONGEST_LOOK = 0.5, 5.0
+ENDS = ("completed", "failed", "expired", "cancelled")
+
+Lines = list[tuple[int, Id, bytes]]
+
+
+@dataclass
+class Batch:
+    """Lines that the service works on: the file that it got, the batch that it made of it, and the ids by number."""
+
+    file: str
+    ids: dict[str, Id]
+    id: str = ""
+    ended: int = 0
+    failed: int = 0
+
+
+class Handed:
+    """The file beside the answers that says what the service works on. It is gone when that is nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises CannotRun if the file is something else."""
+        self.path = path
+        self.batches: list[Batch] = []
+        if path.exists():
+            try:
+                told = json.loads(path.read_bytes())
+                self.batches = [Batch(entry["file"], entry["ids"], entry["batch"]) for entry in told["batches"]]
+            except (ValueError, LookupError, TypeError) as error:
+                raise CannotRun(f"{path} says nothing of batches: is it the right file?") from error
+
+    def __len__(self) -> int:
+        """How many lines."""
+        return sum(len(batch.ids) for batch in self.batches)
+
+    def ids(self) -> Ids:
+        known = Ids()
+        for batch in self.batches:
+            for id in batch.ids.values():
+                known.add(id)
+        return known
+
+    def add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.save()
+
+    def drop(self, batch: Batch) -> None:
+        self.batches.remove(batch)
+        self.save()
+
+    def save(self) -> None:
+        """In one step: whatever happens, either the old file is there or the new. Raises CannotRun."""
+        told = [{"batch": batch.id, "file": batch.file, "ids": batch.ids} for batch in self.batches]
+        part = self.path.with_name(self.path.name + ".part")
+        try:
+            with part.open("w") as file:
+                json.dump({"batches": told}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+            if not told:
+                self.path.unlink()
+            keep_names(self.path.parent)
+        except OSError as error:
+            raise CannotRun(f"{self.path} cannot be written: {error}") from error
+
+
+def keep_names(folder: Path) -> None:
+    """What is called how there outlives a power cut, where folders can be told to."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+@dataclass
+class Durable:
+    """One bulk run of which the service does the work; `url` is the service's own."""
+
+    url: str
+    run: Run
+    handed: Handed
+    prompts: Path
+    calls: Calls = field(init=False)
+
+    async def all(self, key: str) -> None:
+        """Raises CannotRun."""
+        chunks = chunks_of(self.run.lines())
+        async with calling(key, self.run.progress, AWAY) as self.calls:
+            await self.go_on()
+            pause = FIRST_LOOK
+            while True:
+                while len(self.handed) < AT_ONCE and (chunk := next(chunks, None)):
+                    await self.hand_over(chunk)
+                if not self.handed.batches:
+                    return
+                await asyncio.sleep(pause)
+                pause = FIRST_LOOK if await self.look() else min(1.5 * pause, LONGEST_LOOK)
+
+    # -- handing over
+
+    async def go_on(self) -> None:
+        """From where an earlier run left it."""
+        for batch in self.handed.batches:
+            if not batch.id:
+                await self.begin(batch)
+        await self.look()
+        self.run.progress.marks.clear()  # what was done before is no pace of today's
+
+    async def hand_over(self, lines: Lines) -> None:
+        """Nothing happens twice: a file does nothing by itself, and who repeats what it asks gets the same batch."""
+        type, form = form_of(lines)
+        told = await self.ask("POST", "/v1/files", data=form, headers={"Content-Type": type})
+        batch = Batch(told["id"], {str(number): id for number, id, _ in lines})
+        self.handed.add(batch)
+        await self.begin(batch)
+
+    async def begin(self, batch: Batch) -> None:
+        wanted = {"input_file_id": batch.file, "endpoint": "/", "completion_window": WINDOW}
+        told = await self.ask("POST", "/v1/batches", json=wanted, headers={"Idempotency-Key": f"bulk-{batch.file}"})
+        batch.id = told["id"]
+        self.handed.save()
+        self.run.progress.tell(f"{len(batch.ids)} lines are at the service: {batch.id}")
+
+    # -- looking
+
+    async def look(self) -> bool:
+        """At all batches; those that are over are taken back. False if nothing has changed."""
+        has_news = False
+        for batch in [*self.handed.batches]:
+            told = await self.ask("GET", f"/v1/batches/{batch.id}")
+            counts = told["request_counts"]
+            ended = counts["completed"] + counts["failed"]
+            has_news = has_news or ended != batch.ended
+            batch.ended, batch.failed = ended, counts["failed"]
+            self.count()
+            if told["status"] in ENDS:
+                await self.take_back(batch, told)
+                has_news = True
+        return has_news
+
+    def count(self) -> None:
+        progress, batches = self.run.progress, self.handed.batches
+        progress.ended_there = sum(batch.ended for batch in batches)
+        progress.failed_there = sum(batch.failed for batch in batches)
+
+    # -- taking back
+
+    async def take_back(self, batch: Batch, told: dict[str, Any]) -> None:
+        """What has become of its lines; what an earlier run has written already is not written twice."""
+        left = {number: id for number, id in batch.ids.items() if id not in self.run.has_answer}
+        files = [file for file in (told["output_file_id"], told["error_file_id"]) if file]
+        for file in files:
+            await self.call("GET", f"/v1/files/{file}/content", partial(self.read, left))
+        if told["status"] == "failed":
+            again = self.refused(batch, told["errors"]["data"], left)
+        else:
+            again = []
+            for number in [*left]:
+                self.write(left, number, {"error": f"the batch {batch.id} is {told['status']}, without this line"})
+        os.fsync(self.run.answers.fileno())  # nobody else has them from now on
+        self.handed.drop(batch)
+        self.count()
+        for file in (batch.file, *files):
+            await self.call("DELETE", f"/v1/files/{file}", whole)
+        for numbers in again:
+            await self.hand_over(self.lines(numbers))
+
+    async def read(self, left: dict[str, Id], response: aiohttp.ClientResponse) -> None:
+        """Answers, or errors. If it breaks off it is read again; lines that are not left were written before."""
+        if response.status == 404:
+            return
+        if response.status != 200:
+            raise CannotRun(f"{response.url} says {response.status}: {reason(await response.read())}")
+        async for line in lines_of(response):
+            told = json.loads(line)
+            if told["custom_id"] in left:
+                self.write(left, told["custom_id"], self.told(told))
+
+    def told(self, line: dict[str, Any]) -> dict[str, Any]:
+        """A line of a batch's file in the words of a bulk run."""
+        if response := line["response"]:
+            return self.run.told(response["status_code"], json.dumps(response["body"]).encode())
+        return {"error": line["error"]["message"]}
+
+    def write(self, left: dict[str, Id], number: str, told: dict[str, Any]) -> None:
+        progress = self.run.progress
+        try:
+            self.run.write(int(number), left.pop(number), told)
+        except OSError as error:
+            raise CannotRun(str(error)) from error
+        progress.ended_there = max(0, progress.ended_there - 1)
+        progress.failed_there = max(0, progress.failed_there - ("error" in told))
+
+    def refused(self, batch: Batch, errors: list[dict[str, Any]], left: dict[str, Id]) -> list[set[str]]:
+        """Nothing of the batch was begun. Returns the lines to hand over anew: without the wrong ones, or by halves."""
+        numbers = [*batch.ids]
+        wrong = {numbers[error["line"] - 1]: error["message"] for error in errors if error["line"]}
+        if not wrong and len(left) == 1:
+            wrong = {next(iter(left)): errors[0]["message"]}
+        for number in wrong.keys() & left.keys():
+            self.write(left, number, {"error": wrong[number], "status": 400})
+        rest = [*left]
+        half = len(rest) if wrong else len(rest) // 2
+        return [part for part in (set(rest[:half]), set(rest[half:])) if part]
+
+    def lines(self, numbers: set[str]) -> Lines:
+        """These, once more."""
+        with self.prompts.open("rb") as asked:
+            return [
+                (number, *read_line(number, line)) for number, line in enumerate(asked, 1) if str(number) in numbers
+            ]
+
+    # -- the wire
+
+    async def ask(self, method: str, path: str, **body: Any) -> dict[str, Any]:
+        """What the service says. Raises CannotRun if it refuses."""
+        status, text = await self.call(method, path, whole, **body)
+        if status >= 400:
+            raise CannotRun(f"{self.url}{path} says {status}: {reason(text)} {self.remedy(path, status)}".rstrip())
+        with suppress(ValueError, RecursionError):
+            told = json.loads(text)
+            if isinstance(told, dict) and isinstance(told.get("id"), str):
+                return told
+        raise CannotRun(f"{self.url}{path}: this is no answer of gigachat-proxy: {text[:100]!r}")
+
+    def remedy(self, path: str, status: int) -> str:
+        if status == 401:
+            return "(--key, GIGACHAT_PROXY_KEY)"
+        if status == 404 and path.startswith("/v1/batches"):
+            return f"(another service, or another key? To have what it was given asked anew, delete {self.handed.path})"
+        return ""
+
+    async def call(
+        self, method: str, path: str, read: Callable[[aiohttp.ClientResponse], Awaitable[T]], **body: Any
+    ) -> tuple[int, T]:
+        try:
+            return await self.calls.call(method, f"{self.url}{path}", read, **body)
+        except aiohttp.SocketTimeoutError:
+            raise CannotRun(f"{self.url}: no sign of life for {PATIENCE:g} s") from None
+
+
+def chunks_of(lines: Iterable[tuple[int, Id, bytes]]) -> Iterator[Lines]:
+    """As many as make a batch."""
+    chunk: Lines = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line[2])
+        if len(chunk) >= LINES or size >= BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def form_of(lines: Lines) -> tuple[str, bytes]:
+    """The type and the body of an upload: a file of requests, each with the number of its line."""
+    boundary = uuid.uuid4().hex
+    named = 'Content-Disposition: form-data; name="{}"'.format
+    fields = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": str(KEPT)}
+    head = "".join(f"--{boundary}\r\n{named(name)}\r\n\r\n{value}\r\n" for name, value in fields.items())
+    head += f'--{boundary}\r\n{named("file")}; filename="bulk.jsonl"\r\nContent-Type: application/jsonl\r\n\r\n'
+    request = b'{"custom_id": "%d", "method": "POST", "url": "/", "body": %b}\n'
+    file = b"".join(request % (number, body) for number, _, body in lines)
+    return f"multipart/form-data; boundary={boundary}", head.encode() + file + f"\r\n--{boundary}--\r\n".encode()
+
+
+async def lines_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """However long they are. Raises ClientPayloadError if it breaks off."""
+    held = bytearray()
+    async for piece in response.content.iter_any():
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            yield bytes(held + end)
+            held.clear()
+        held += rest
+    if held:
+        yield bytes(held)
+
+
+def bulk(
+    prompts: Path, answers: Path, *, parallel: int, url: str, key: str, is_full: bool, is_durable: bool = False
+) -> int:
     """Answer a file of prompts; the exit code."""
     if aiohttp is None:
         raise CannotRun("a bulk run needs aiohttp: pip install aiohttp")
@@ -1122,13 +1467,22 @@ def bulk(prompts: Path, answers: Path, *, parallel: int, url: str, key: str, is_
     with prompts.open("rb") as asked:
         if answers.exists() and answers.samefile(prompts):
             raise CannotRun("the answers would overwrite the prompts: name another file")
+        handed = Handed(answers.with_name(f"{answers.name}.batches"))
+        if handed.batches and not is_durable:
+            raise CannotRun(
+                f"{len(handed)} lines are at the service already, in batches: go on with --durable. To have them asked "
+                f"anew, delete {handed.path}"
+            )
         has_answer = resume(answers)
         progress = Progress(lines_in(asked), before=len(has_answer))
         if progress.before:
             progress.tell(f"{answers} has {progress.before} answers already; going on")
         with answers.open("ab", buffering=0) as told:
-            run = Run(f"{url}/", is_full, asked, told, has_answer, progress)
-            asyncio.run(run.all(key, open_files_for(parallel)))
+            run = Run(f"{url}/", is_full, asked, told, has_answer, progress, handed.ids())
+            if is_durable:
+                asyncio.run(Durable(url, run, handed, prompts).all(key))
+            else:
+                asyncio.run(run.all(key, open_files_for(parallel)))
     progress.tell(f"{progress.answered} answered, {progress.failed} failed, {progress.before} had their answers before")
     if progress.failed:
         progress.tell(f"Why, {answers} says; the same command asks those again.")
@@ -1173,7 +1527,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.add_argument("prompts", type=Path, metavar="PROMPTS", help="JSON lines to read")
     command.add_argument("answers", type=Path, metavar="ANSWERS", help="JSON lines to write, and to go on from")
-    command.add_argument("--parallel", type=positive, default=100, metavar="N", help="wait in line at once (100)")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--parallel", type=positive, default=100, metavar="N", help="wait in line at once (100)")
+    how.add_argument(
+        "--durable", action="store_true", help="hand the lines over: the service goes on without this command"
+    )
     command.add_argument("--url", help=f"the proxy (GIGACHAT_PROXY_URL, else {DEFAULT_URL})")
     command.add_argument("--key", help="your key of the proxy (GIGACHAT_PROXY_KEY)")
     command.add_argument("--full", action="store_true", help='the API\'s whole answer beside each, as "data"')
@@ -1188,9 +1546,11 @@ def main(argv: list[str] | None = None) -> int:
             url=proxy_url(given.url),
             key=proxy_key(given.key),
             is_full=given.full,
+            is_durable=given.durable,
         )
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        rest = "The service goes on with what it has. " if given.durable else ""
+        print(f"\nStopped. {rest}The same command goes on from here.", file=sys.stderr)
         return 130
     except (CannotRun, OSError) as error:
         print(f"\nIt cannot go on: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,37 +20,58 @@ except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed: `make run` installs and starts all, or pip install -r requirements.txt")
 
 from proxy import settings as knobs
+from proxy.accepting import Accepting
+from proxy.admins import OPERATOR, Admins
 from proxy.attachments import Attachments
+from proxy.batches_edge import BatchesEdge
 from proxy.belongings import EVERYBODYS, Belongings
 from proxy.browsers import Browsers, is_loopback
 from proxy.callers import Callers
 from proxy.completions import Completions
 from proxy.connector import Connector, ConnectorError, load_connector
+from proxy.dashboard import Dashboard
 from proxy.delivery import Delivery
 from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import Options
 from proxy.dialects.openai.options import IMAGE_LINK
+from proxy.dialects.steering import lane_of
+from proxy.durable import Durable
 from proxy.errors import CredentialMissing, PassedRefused
 from proxy.fetching import Fetching
+from proxy.following import Following
 from proxy.guard import Guard, explained
 from proxy.heartbeat import Heartbeat
-from proxy.jobs.runner import OwnWork, Runner
+from proxy.idempotency import Idempotency
+from proxy.jobs import Room
 from proxy.jobs.store import Store
-from proxy.journal import Listener, journal_of, log_file_of
+from proxy.jobs_edge import JobsEdge
+from proxy.journal import Listener, Secrets, journal_of, log_file_of
+from proxy.kept_files import KeptFiles
 from proxy.lanes import Account, Lane, Lanes
-from proxy.limits.making import MakeLimits, limits_of
+from proxy.limits.making import Engine, limits_of
 from proxy.line import Line
+from proxy.metrics import PASSED, Metrics
 from proxy.openai_edge import OpenAIEdge
+from proxy.operators import jobs
+from proxy.operators.steering import COMMANDS as STEERING
+from proxy.operators.steering import overridden
+from proxy.overview import About, Overview
 from proxy.owners import Ownership, owners_of
 from proxy.passed import PassedCredential
 from proxy.public_hosts import PublicHosts
+from proxy.readiness import Readiness, disks_of, token_of
 from proxy.reception import Reception
 from proxy.replay import Replay
 from proxy.request import Story
 from proxy.routes import Table
+from proxy.scrape import Jobs, Scrape
 from proxy.serving import Edge
 from proxy.settings import Settings, SettingsError
+from proxy.steering import Steering
+from proxy.steering_edge import SteeringEdge
+from proxy.watching import Watching
+from proxy.webhooks import Webhooks
 from proxy.work import Work, store_of
 from proxy_request import ProxyQueue, default_connector
 
@@ -84,6 +105,7 @@ class Service:
     settings: Settings
     lanes: Lanes
     work: Work
+    overview: Overview
     is_sandbox: bool
 
     @property
@@ -108,12 +130,18 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         settings, connector, is_sandbox = await opened(settings, stack)
         stack.push_async_callback(shut, connector)
-        make = Lines(settings, await stack.enter_async_context(limits_of(settings)))
+        metrics = Metrics(settings.proxy_api_keys, Secrets(settings).hidden)
+        overview = Overview(metrics.sends, About(settings.app_name, VERSION, is_sandbox))
+        engine = await stack.enter_async_context(limits_of(settings, assets))
+        make = Lines(settings, engine, metrics, overview)
         main = Lane("main", connector, make.line(connector, settings.rpm, settings.concurrency))
         stack.push_async_callback(main.line.close)
         others = await other_lanes(settings, main, make, stack)
         lanes = Lanes(main, partial(make.opened_lane, connector), others=others, most=settings.lanes_max)
         stack.push_async_callback(lanes.close)
+        steering = Steering(lanes, engine.audit)
+        stack.push_async_callback(steering.close)
+        await steering.settled()
         listeners = await stack.enter_async_context(journal_of(settings))
         owners = await stack.enter_async_context(owners_of(assets, has_keys=bool(settings.proxy_api_keys)))
         heartbeat = Heartbeat(settings.heartbeat_interval)
@@ -121,8 +149,11 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         attachments = attachments_of(settings)
         stack.push_async_callback(attachments.close)
         store = await stack.enter_async_context(store_of(settings, assets))
-        app, work = application(settings, lanes, heartbeat, owners, attachments, store, listeners)
+        app, work = application(
+            settings, lanes, steering, heartbeat, owners, attachments, store, metrics, overview, listeners
+        )
         stack.push_async_callback(work.close)
+        overview.start(lanes, store)
         runner = web.AppRunner(
             app,
             handler_cancellation=True,  # a caller who leaves takes its request along
@@ -136,7 +167,7 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         stack.push_async_callback(lanes.drain, settings.drain_timeout - farewell)
         work.start()
         stack.push_async_callback(work.stop)
-        yield Service(url_of(settings.host, runner), settings, lanes, work, is_sandbox)
+        yield Service(url_of(settings.host, runner), settings, lanes, work, overview, is_sandbox)
         log.info(
             "stopping: what waits is served for up to %g s, newcomers get 503; a second signal stops at once",
             settings.drain_timeout,
@@ -146,9 +177,11 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
 class Lines:
     """Makes lines, each for one account, and the lanes of callers' own accounts."""
 
-    def __init__(self, settings: Settings, limits: MakeLimits) -> None:
+    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics, overview: Overview) -> None:
         self._settings = settings
-        self._limits = limits
+        self._engine = engine
+        self._metrics = metrics
+        self._overview = overview
 
     def line(
         self,
@@ -157,17 +190,20 @@ class Lines:
         concurrency: int | None,
         *listeners: Callable[[Story], None],
         rest: float = 0.0,
+        lane: str = "main",
     ) -> ProxyQueue:
-        """A line at work. It sends nothing in the first `rest` seconds."""
+        """A line at work, of a lane that metrics call so. It sends nothing in the first `rest` seconds."""
         settings = self._settings
         name = f"{connector.name}-{connector.account()}"
-        limits = self._limits(name, rpm=rpm or None, concurrency=concurrency or None, rest=rest)
+        limits = self._engine.limits(name, rpm=rpm or None, concurrency=concurrency or None, rest=rest)
+        metrics = self._metrics.of_lane(lane, limits.state)
         line = ProxyQueue(
             [Account(connector, limits)],
             size=settings.ext_queue_size,
             call_timeout=settings.exp_resp_timeout,
             retries=settings.ext_retries,
-            listeners=[*listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
+            listeners=[metrics, *listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
+            observers=[metrics, self._overview],
         )
         line.start()
         return line
@@ -183,7 +219,8 @@ class Lines:
 
         connector = main.opened(credential)
         concurrency = self._settings.concurrency_of(credential)
-        return Lane(name, connector, self.line(connector, self._settings.rpm, concurrency, listen, rest=rest))
+        line = self.line(connector, self._settings.rpm, concurrency, listen, rest=rest, lane=PASSED)
+        return Lane(name, connector, line)
 
 
 async def other_lanes(settings: Settings, main: Lane, make: Lines, stack: AsyncExitStack) -> dict[str, Lane]:
@@ -195,7 +232,7 @@ async def other_lanes(settings: Settings, main: Lane, make: Lines, stack: AsyncE
     connector = load_connector(CHATGPT_CONNECTOR)
     await connector.startup()
     stack.push_async_callback(shut, connector)
-    line = make.line(connector, settings.chatgpt_ext_api_rpm, settings.chatgpt_ext_max_requests)
+    line = make.line(connector, settings.chatgpt_ext_api_rpm, settings.chatgpt_ext_max_requests, lane=CHATGPT)
     stack.push_async_callback(line.close)
     return {CHATGPT: Lane(CHATGPT, connector, line)}
 
@@ -298,40 +335,85 @@ def options_of(settings: Settings) -> Options:
 def application(
     settings: Settings,
     lanes: Lanes,
+    steering: Steering,
     heartbeat: Heartbeat,
     owners: Ownership,
     attachments: Attachments,
     store: Store | None,
+    metrics: Metrics,
+    overview: Overview,
     listeners: Sequence[Listener] = (),
 ) -> tuple[web.Application, Work]:
     """What serves requests, and what runs jobs as requests from within."""
     keys = {name: key.get_secret_value() for name, key in settings.proxy_api_keys.items()}
+    if keys and settings.admin_api_key:
+        keys = {OPERATOR: settings.admin_api_key.get_secret_value(), **keys}  # the operator may call, too
     has_issued = lanes.has_issued if settings.gpt2giga_pass_token else None
     callers = Callers(keys, settings.trusted_proxies, has_issued=has_issued)
     browsers = Browsers(settings.host, settings.cors_origins, has_keys=bool(keys), is_proxy=callers.is_proxy)
     table = Table(Native(settings.app_name), LanguageModelChat(settings.lmc_system or ""))
-    belongings = Belongings(owners, is_sole=len(keys) == 1) if keys else EVERYBODYS
+    belongings = Belongings(owners, is_sole=len(settings.proxy_api_keys) == 1) if keys else EVERYBODYS
     delivery = Delivery(settings, heartbeat, explained)
     reception = Reception(settings, lanes, callers)
     edge = Edge(lanes, callers, reception, delivery, belongings)
     options = options_of(settings)
     completions = Completions(options, reception, delivery, attachments, edge.belongings_for)
-    openai = OpenAIEdge(options, edge, completions, reception, delivery)
     guard = Guard(
         table.dialect_for,
         callers,
         browsers,
-        listeners=listeners,
+        listeners=[metrics, overview, *listeners],
         keeps_bodies=settings.log_level == "DEBUG",
     )
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard.middleware])
     if settings.cors_origins:
         app.on_response_prepare.append(browsers.label)
     replay = Replay(app.router, guard)
-    own: dict[str, OwnWork] = {}
-    work = Work(store, lambda store: Runner(store, replay.serve, own, attempts=settings.jobs_attempts))
-    app.add_routes(table.routes(edge, openai))
+    work = Work(settings, store, replay.serve)
+    accepting = Accepting(settings, reception, work, replay.rehearse)
+    jobs_edge = JobsEdge(accepting, delivery, work, lanes.main.line)
+    key = settings.admin_api_key
+    admins = Admins(key.get_secret_value() if key else None, callers, settings.host)
+    watching = watching_of(settings, lanes, store, metrics, delivery, admins)
+    app.on_cleanup.append(watching.close)
+    following = Following(delivery)
+    app.on_shutdown.append(following.stop)
+    once = Idempotency(settings, accepting, reception, work, following, table.dialect_for)
+    kept_files = KeptFiles(work, has_keys=bool(keys))
+    openai = OpenAIEdge(options, edge, completions, reception, delivery, kept_files)
+    batches = BatchesEdge(work, reception, delivery, has_keys=bool(keys))
+    durable = Durable(jobs_edge.accept, once)
+    steered = SteeringEdge(steering, lanes, callers, admins, delivery, work)
+    app.on_shutdown.append(overview.stop)
+    dashboard = Dashboard(knobs.ASSETS / "dashboard", overview, admins)
+    app.add_routes(table.routes(edge, openai, batches, jobs_edge, durable, watching, steered, dashboard))
     return app, work
+
+
+def watching_of(
+    settings: Settings,
+    lanes: Lanes,
+    store: Store | None,
+    metrics: Metrics,
+    delivery: Delivery,
+    admins: Admins,
+) -> Watching:
+    """What tells how the service is, to those who may know."""
+    readiness = Readiness(lanes.main.line, [token_of(lanes.main.connector), disks_of(files_of(settings, store))])
+    about = {"version": VERSION, "connector": lanes.main.connector.name}
+    room = Room(settings.jobs_max, settings.jobs_max_bytes)
+    jobs = None if store is None else Jobs(store.jobs, room)
+    scrape = Scrape(metrics, lanes, readiness, jobs, about=about, has_redis=settings.redis_url is not None)
+    return Watching(delivery, readiness, scrape, admins)
+
+
+def files_of(settings: Settings, store: Store | None) -> dict[str, Path]:
+    """What must be written while the service serves, by its settings."""
+    journal = settings.requests_log_file
+    files = {} if journal is None else {"REQUESTS_LOG_FILE": journal}
+    if store is not None and "://" not in store.where:
+        files["JOBS_URL"] = Path(store.where)
+    return files
 
 
 def log_story(story: Story) -> None:
@@ -372,6 +454,7 @@ def banner(service: Service) -> str:
         f"  connector {service.connector.name}; limits: {pace}, {flight}, {settings.exp_resp_timeout:g} s a call"
     )
     lines += [f"  also: {lane.name}, connector {lane.connector.name}" for lane in service.lanes.all()[1:]]
+    lines += [f"  SET WHILE IT RAN: {told}" for lane in service.lanes.all() for told in overridden(lane_of(lane))]
     if not settings.proxy_api_keys and not is_loopback(settings.host):
         lines.append(
             f"  WARNING: {settings.host} can be reached from outside and no key is asked for: anybody there spends "
@@ -432,8 +515,14 @@ def listen_for_signals(stop: asyncio.Event, lanes: Lanes) -> None:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(told))
 
 
+#: What the command line does instead of serving, by its first word.
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"jobs": jobs.main, **STEERING}
+
+
 def main(argv: Sequence[str]) -> int:
     """The command line. Exit code 0 after an orderly stop, 1 if the service cannot start."""
+    if argv and (command := COMMANDS.get(argv[0])):
+        return command(argv[1:])
     try:
         settings = knobs.load(argv)
         os.environ.update(knobs.others(argv) | os.environ)  # where connectors look for settings of their own

@@ -8,7 +8,7 @@ Rule 3: nothing here is global but the default account; `Account` has the same f
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import cache, partial
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from proxy.credentials import (
     named_by,
     passed_credential,
 )
-from proxy.errors import UpstreamError
+from proxy.errors import NoAccount, UpstreamError
 from proxy.forwarding import RawCall, RawHead
 from proxy.models import Models
 from proxy.outbound import Outbound
@@ -155,6 +155,11 @@ def startup() -> None:
     default_account().startup()
 
 
+async def ready() -> None:
+    """Returns if a call could be authorized now. Raises UpstreamError."""
+    await default_account().ready()
+
+
 async def shutdown() -> None:
     if default_account.cache_info().currsize:
         account = default_account()
@@ -253,6 +258,10 @@ class Account:
                 "read the key and the answers. Name your own authority in GIGACHAT_CA_BUNDLE_FILE instead",
                 extra={"action": "tls_unverified"},
             )
+
+    async def ready(self) -> None:
+        with suppress(NoAccount):  # every caller brings a credential along
+            await self._credential.tokens.get()
 
     async def shutdown(self) -> None:
         await self._models.close()

@@ -9,37 +9,30 @@ Rule 4: choices are made without awaiting, from the state as it is at that momen
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from proxy.clock import Clock, Timer
-from proxy.connector import Chunk, Connector, closing, current_gate, from_functions, importing, noted, passed_on
-from proxy.errors import (
-    LineFull,
-    ProxyError,
-    Stopping,
-    UpstreamError,
-    UpstreamTimeout,
-    WaitTooLong,
-)
-from proxy.estimate import Lanewide, Latencies, eta
+from proxy.attempt import Attempt, Flights, Observer
+from proxy.clock import Clock
+from proxy.connector import Chunk, Connector, closing, from_functions, importing
+from proxy.errors import LineFull, ProxyError, Stopping, UpstreamError, WaitTooLong
+from proxy.estimate import Lanewide, eta
 from proxy.fair_queue import FairQueue
 from proxy.lanes import Account
 from proxy.limits import Permit, Usage
 from proxy.line import Call, LaneState
+from proxy.places import Places
 from proxy.promises import Promises
 from proxy.request import ProxyRequest, Story, Turn, told
+from proxy.steered import Steered
 
 __all__ = ["FairQueue", "ProxyQueue", "ProxyRequest", "Story", "default_connector"]
 
 log = logging.getLogger("proxy.line")
 
-#: Seconds for which a snapshot of everybody's place serves.
-PLACES_AGE = 1.0
 #: Seconds before the second attempt, half of them random; doubles for each further one.
 FIRST_BACKOFF = 0.5
 
@@ -68,75 +61,6 @@ class Presence:
         self._line._leave(self._request, end)
 
 
-class Attempt:
-    """One call of the upstream: what surrounds it, and its time-out, which runs only while the upstream is awaited."""
-
-    __slots__ = ("_clock", "_ends", "_permit", "_queue", "_request", "_timer")
-
-    def __init__(self, queue: "ProxyQueue", request: ProxyRequest, permit: Permit) -> None:
-        self._queue = queue
-        self._clock = queue._clock
-        self._request = request
-        self._permit = permit
-        self._ends = math.inf
-        self._timer: Timer
-
-    def __enter__(self) -> "Attempt":
-        request, permit = self._request, self._permit
-        request.attempts += 1
-        self._queue._in_flight[request] = self._clock.now()
-        self._set_timer()
-        notes: dict[str, str] = {}
-        request.noted = notes
-        current_gate.set(permit)
-        passed_on.set({"X-Request-ID": request.id, **request.passed_on})
-        noted.set(notes)
-        permit.on_sent = self._sent
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._permit.on_sent = None
-        current_gate.set(None)
-        del self._queue._in_flight[self._request]
-
-    def _sent(self) -> None:
-        """From here on the call counts."""
-        self._queue._in_flight[self._request] = self._clock.now()
-        self.start()
-
-    def start(self) -> None:
-        """The upstream is awaited."""
-        self._ends = self._clock.now() + self._queue.call_timeout
-
-    def rest(self) -> None:
-        """The caller is awaited."""
-        self._ends = math.inf
-
-    def settle(self) -> None:
-        """It has its whole answer."""
-        self._permit.settle(self._request.usage or Usage())
-        self._queue.latencies.add(self._clock.now() - self._queue._in_flight[self._request])
-
-    @property
-    def _limit(self) -> float:
-        """When it is over if nothing comes: by its time-out, or by the deadline of its request."""
-        return self._ends if self._request.has_begun else min(self._ends, self._request.deadline)
-
-    def _set_timer(self) -> None:
-        """To the first instant at which it may be over. It is not moved with each chunk, and looks when it rings."""
-        soonest = self._clock.now() + self._queue.call_timeout
-        self._timer = self._clock.call_at(min(self._limit, soonest), self._look)
-
-    def _look(self) -> None:
-        if self._clock.now() < self._limit:
-            self._set_timer()
-        elif self._limit == self._ends:
-            self._request.interrupt(UpstreamTimeout(self._queue.call_timeout))
-        else:
-            self._request.expire()
-
-
 class ProxyQueue:
     """One lane's line, its dispatchers (one an account), and the life of every request in it.
 
@@ -145,6 +69,7 @@ class ProxyQueue:
         call_timeout: seconds for a whole plain answer; for a stream, to its first chunk and between chunks.
         retries: further attempts after 5xx and broken connections; a 429 uses up none.
         listeners: told the story of each request; they must not block.
+        observers: told of each call.
     """
 
     def __init__(
@@ -156,26 +81,25 @@ class ProxyQueue:
         retries: int = 3,
         clock: Clock | None = None,
         listeners: Sequence[Callable[[Story], None]] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._accounts = accounts
-        self.call_timeout = call_timeout
         self._retries = retries
         self._clock = clock or Clock()
         self._listeners = listeners
+        self.flights = Flights(self._clock, call_timeout, observers)
         self._line: FairQueue[ProxyRequest] = FairQueue(size)
         self._promises = Promises()
-        self.latencies = Latencies()
-        self._in_flight: dict[ProxyRequest, float] = {}
         self._present: set[ProxyRequest] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
         self._stops_at: float | None = None
-        self._places: dict[ProxyRequest, int] = {}
-        self._places_at = -math.inf
+        self.places = Places(self._line, self.flights, self._present, self._etas)
+        self.steered = Steered([account.limits for account in accounts], self.flights, self._line)
         self._dispatchers: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
-        return f"<ProxyQueue waiting={self._line.qsize()} in_flight={len(self._in_flight)} {self._accounts}>"
+        return f"<ProxyQueue waiting={self._line.qsize()} in_flight={self.in_flight} {self._accounts}>"
 
     # -- start and stop
 
@@ -220,14 +144,21 @@ class ProxyQueue:
     def is_idle(self) -> bool:
         return not self._present
 
+    @property
+    def in_flight(self) -> int:
+        return len(self.flights)
+
     def eta(self, ahead: int) -> float:
         """Seconds until a request with `ahead` others before it is sent."""
-        return self._eta(ahead, self._limits())
+        return self.eta_by(ahead, self._limits())
 
-    def _eta(self, ahead: int, lane: Lanewide) -> float:
-        now = self._clock.now()
-        ages = (now - began for began in self._in_flight.values())
-        return eta(ahead, lane, self.latencies.mean, ages)
+    def _etas(self) -> Callable[[int], float]:
+        """The same for many at one moment."""
+        return partial(self.eta_by, limits=self._limits())
+
+    def eta_by(self, ahead: int, limits: Lanewide) -> float:
+        """The same if these limits held."""
+        return eta(ahead, limits, self.flights.latencies.mean, self.flights.ages())
 
     def _limits(self) -> Lanewide:
         return Lanewide.of([account.limits.state() for account in self._accounts])
@@ -235,7 +166,8 @@ class ProxyQueue:
     def state(self) -> LaneState:
         lane, waiting = self._limits(), self._line.qsize()
         is_stopping = self._stops_at is not None
-        return LaneState(lane, waiting, self._line.maxsize, self._eta(waiting, lane), self.latencies.mean, is_stopping)
+        latency = self.flights.latencies.mean
+        return LaneState(lane, waiting, self._line.maxsize, self.eta_by(waiting, lane), latency, is_stopping)
 
     @property
     def trouble(self) -> str:
@@ -243,11 +175,7 @@ class ProxyQueue:
 
     def place(self, request: ProxyRequest) -> int:
         """Its position now, from 1, at most a second old; 0 if it does not wait."""
-        now = self._clock.now()
-        if now - self._places_at > PLACES_AGE:
-            self._places_at = now
-            self._places = {other: place for place, other in enumerate(self._line.snapshot(), 1)}
-        return self._places.get(request, request.position) if request.is_waiting else 0
+        return self.places.of(request)
 
     # -- the dispatcher
 
@@ -255,9 +183,12 @@ class ProxyQueue:
         while True:
             try:
                 await self._line.somebody()
-                permit = await account.limits.acquire()
+                async with self._line.while_somebody():
+                    permit = await account.limits.acquire()
                 if not self._hand_out(Turn(permit, account)):
                     permit.release()
+            except TimeoutError:
+                continue  # whoever would have gone has left: others may have the permit
             except Exception:
                 # Whatever a limiter may do, the line must not stand still for ever.
                 log.exception("the dispatcher failed and goes on")
@@ -284,7 +215,7 @@ class ProxyQueue:
             while True:
                 turn = await self._turn(request)
                 try:
-                    with Attempt(self, request, turn.permit) as attempt:
+                    with Attempt(self.flights, request, turn.permit) as attempt:
                         answer: Chunk = await request.interruptible(partial(request.call, turn.account.connector))
                         request.usage = Usage.told_by(answer)
                         attempt.settle()
@@ -391,11 +322,11 @@ class ProxyQueue:
 
     async def _attempt(self, request: ProxyRequest, turn: Turn) -> AsyncGenerator[Chunk, None]:
         """One call of a stream. What it costs is settled when its answer is whole."""
-        with Attempt(self, request, turn.permit) as attempt:
+        with Attempt(self.flights, request, turn.permit) as attempt:
             async with closing(request.call(turn.account.connector)) as chunks:
                 following = partial(anext, chunks, None)
                 while (chunk := await request.interruptible(following)) is not None:
-                    attempt.rest()
+                    attempt.rest(chunk)
                     request.usage = Usage.told_by(chunk) or request.usage
                     yield chunk
                     attempt.start()

@@ -9,7 +9,9 @@
 | client     | what a call of a thousand queued ones costs its caller, beside GigaChat's own SDK                |
 | sdk        | what the proxy adds to a call and to each chunk of a stream, beside the SDK straight at the API |
 | peer       | what OpenAI's clients get of the proxy, beside gpt2giga on the same API                          |
-| jobs       | how many durable jobs are accepted a second, beside bare commits of SQLite                      |
+| jobs       | how many durable jobs are accepted a second, beside bare commits of SQLite and plain requests   |
+| jobs_kill  | what becomes of accepted jobs when the service is killed again and again, or one of its replicas |
+| jobs_batch | how long live requests wait before a batch of 50,000 lines, and what such a batch weighs         |
 | replicas   | how even one pace is that several replicas keep through Redis, also when one or Redis dies      |
 
 Everything runs on loopback, in processes of its own: the service (`service`), the comparisons (`bare`, `gpt2giga`),

@@ -1,10 +1,13 @@
-"""Accepted jobs a second, beside bare commits of SQLite: `python -m benchmarks.jobs`.
+"""Accepted jobs a second, in the store and over HTTP: `python -m benchmarks.jobs`.
 
-A job is accepted when it is on the disk. Bare is one connection that commits one row at a time, as durably, without a
-loop, a thread, an index or a promise; its rate is the disk's. Rounds alternate, ratios are taken round by round.
+A job is accepted when it is on the disk. In the store they stand beside bare commits of SQLite: one connection that
+commits one row at a time, as durably, without a loop, a thread, an index or a promise; its rate is the disk's. Over
+HTTP they stand beside plain requests to the same service, which runs the accepted ones meanwhile. Rounds alternate,
+ratios are taken round by round.
 """
 
 import asyncio
+import json
 import sqlite3
 import tempfile
 import time
@@ -15,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks.load import BODY
+from benchmarks.load import BODY, Load
+from benchmarks.processes import Process, run_load, service, upstream
 from benchmarks.report import Check, Report, Size, Table, command, ratios, spread
 from proxy.jobs import Job, JobStore, Room
 from proxy.jobs.sqlite.database import opened
@@ -23,6 +27,9 @@ from proxy.jobs.sqlite.jobs import SqliteJobs
 
 BARE, ONE, MANY, TOGETHER = "bare commits", "add, 1 at once", "add, 100 at once", "add of 100 in one call"
 AT_ONCE = 100
+#: Callers over HTTP, and seconds between two looks at whether all jobs have been run.
+CALLERS, LOOK = 64, 0.2
+PLAIN, ACCEPTED = "requests, answered", "jobs, accepted"
 
 
 @dataclass
@@ -36,7 +43,8 @@ class Rounds:
 def run(size: Size) -> Report:
     rounds, jobs = int(size.pick(7, 3, 1)), int(size.pick(5000, 1000, 100))
     with tempfile.TemporaryDirectory() as folder:
-        return report(asyncio.run(compared(Path(folder), rounds, jobs)))
+        got = asyncio.run(compared(Path(folder), rounds, jobs))
+        return report(got, over_http(Path(folder), rounds, size.pick(5, 2, 0.3)))
 
 
 async def compared(folder: Path, rounds: int, jobs: int) -> dict[str, Rounds]:
@@ -93,15 +101,43 @@ WAYS: Mapping[str, Callable[[JobStore, int], Awaitable[None]]] = {
 }
 
 
-def report(got: Mapping[str, Rounds]) -> Report:
+# ---- Over HTTP ----
+
+
+def over_http(folder: Path, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Requests and jobs a second, round by round."""
+    body = json.dumps({"body": json.loads(BODY)})
+    got: dict[str, list[float]] = defaultdict(list)
+    with upstream() as api, service(api, jobs_url=str(folder / "http.sqlite"), jobs_max=10_000_000) as ours:
+        for _ in range(rounds):
+            got[PLAIN].append(run_load(Load(ours.url, CALLERS, seconds)).rate)
+            taken = run_load(Load(f"{ours.url}/jobs", CALLERS, seconds, body=body))
+            got[ACCEPTED].append(taken.answers.get("202", 0) / taken.seconds)
+            wait_until_done(ours)
+    return got
+
+
+def wait_until_done(ours: Process) -> None:
+    while ours.ask("/jobs?state=queued,running&limit=1")["data"]:
+        time.sleep(LOOK)
+
+
+# ---- What is told ----
+
+
+def report(got: Mapping[str, Rounds], http: Mapping[str, list[float]]) -> Report:
     checks = [
         Check("accepted a second, 100 at once / bare commits", median(ratios(got[MANY].rate, got[BARE].rate)), least=1),
         Check("accepted a second, 1 at once / bare commits", median(ratios(got[ONE].rate, got[BARE].rate))),
         Check("commits a job, 100 at once", median(got[MANY].commits), most=0.1),
+        Check("over HTTP, jobs accepted / requests answered a second", median(ratios(http[ACCEPTED], http[PLAIN]))),
     ]
     rows = [(name, spread(rounds.rate, ".0f"), spread(rounds.commits)) for name, rounds in got.items()]
     title = f"jobs of {len(BODY)} bytes, {len(got[BARE].rate)} alternating rounds: median (least-greatest)"
-    return Report("jobs", checks, [Table(title, ("way", "rows or jobs a second", "commits for each"), rows)])
+    store = Table(title, ("way", "rows or jobs a second", "commits for each"), rows)
+    told = [(name, spread(rates, ".0f")) for name, rates in http.items()]
+    edge = Table(f"the same over HTTP, {CALLERS} callers; accepted jobs are run meanwhile", ("what", "a second"), told)
+    return Report("jobs", checks, [store, edge])
 
 
 if __name__ == "__main__":

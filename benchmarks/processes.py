@@ -95,19 +95,30 @@ def bare(api: Process) -> Iterator[Process]:
 
 
 @contextmanager
-def service(api: Process, **knobs: object) -> Iterator[Process]:
-    """Our service before this API, without limits but those in `knobs`."""
+def emulated(latency: float = 0.0) -> Iterator[Process]:
+    """GigaChat's emulator, which tells all that it received, and answers after `latency` seconds."""
+    with server("-m", "emulator", "--port", "0", "--latency", str(latency)) as process:
+        yield process
+
+
+@contextmanager
+def service(api: Process, lease: float | None = None, /, **knobs: object) -> Iterator[Process]:
+    """Our service before this API, without limits and without jobs but for those in `knobs`.
+
+    `lease`: seconds for which a job is claimed, if not as long as usual.
+    """
     settings = {
         "port": 0,
         "log_level": "ERROR",
         "drain_timeout": 0,
         "ext_max_requests": 0,
+        "jobs_url": "off",
         "gigachat_base_url": f"{api.url}/v1",
         "gigachat_auth_url": f"{api.url}/oauth",
         "gigachat_api_key": "a-key",
         **knobs,
     }
-    with server("-m", "benchmarks.service", json.dumps(settings)) as process:
+    with server("-m", "benchmarks.service", json.dumps(settings), *([str(lease)] if lease else [])) as process:
         yield process
 
 

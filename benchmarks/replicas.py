@@ -78,10 +78,11 @@ class Seen:
 
 
 class Redis:
-    """A server of the benchmark's own, which forgets everything when it ends."""
+    """A server of the benchmark's own, which forgets everything when it ends, unless its options say otherwise."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, *options: str) -> None:
         self._home = home
+        self._options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -90,8 +91,9 @@ class Redis:
         self._start()
 
     def _start(self) -> None:
-        options = f"--bind 127.0.0.1 --port {self._port} --dir {self._home} --save".split()
-        self._process = subprocess.Popen(["redis-server", *options, ""], stdout=subprocess.DEVNULL)
+        options = f"--bind 127.0.0.1 --port {self._port} --dir {self._home}".split()
+        command = ["redis-server", *options, "--save", "", *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
@@ -124,9 +126,9 @@ class Redis:
 
 
 @contextmanager
-def redis_server() -> Iterator[Redis]:
+def redis_server(*options: str) -> Iterator[Redis]:
     with tempfile.TemporaryDirectory() as home:
-        server = Redis(home)
+        server = Redis(home, *options)
         try:
             yield server
         finally:

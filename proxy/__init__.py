@@ -11,6 +11,9 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     delivery.py     answers on the wire; heartbeat.py: keeping who waits alive; sse.py: server-sent events
     info.py         what lanes tell of themselves and of their models
     entry.py        a request under way and over; journal.py: its line on disk, and the log's; logfile.py: their files
+    watching.py     what those ask who watch over the service: readiness.py: does it serve; metrics.py: what is counted,
+                    series.py: how Prometheus reads it, scrape.py: all of it, with a look at what is there now
+    admins.py       who is the operator
     belongings.py   whose files and batches a request names, and its answer; owners.py: who owns what, and its file
     attachments.py  pictures and files that requests bring along, as files of the API's; api_files.py: the calls for it;
                     sniffing.py: what a file is by its first bytes
@@ -18,11 +21,14 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     dialects/       what callers speak: pure translation; forwarding.py: what passes byte for byte
     jobs/           work that outlives its caller: the promise of its store, and the engines that keep it, sqlite/ (one
                     process) and redis/ (many); runner.py runs it, recording.py takes down how it is answered
-    work.py         jobs in this service; accepting.py: requests that become jobs; replay.py: jobs run as requests from
+    work.py         jobs in this service; accepting.py: requests that become jobs, jobs_edge.py: the operations of /jobs,
+                    durable.py: what stands around operations that can be jobs; replay.py: jobs run as requests from
                     within; webhooks.py: telling callers' servers that jobs have ended
+    idempotency.py  requests that come again; following.py: callers who wait for the answer of a job
+    operators/      the command line of those who run the service: what is there, and what is to become of it
     lanes.py        an upstream's account with its limits and its line, and which of them serves whom
     passed.py       credentials that callers bring along; line.py: what the edge needs of a line
-    request.py      one request in the line; fair_queue.py: who waits, in the order of order.py
+    request.py      one request in the line; fair_queue.py: who waits, in the order of order.py; attempt.py: its calls
     estimate.py     how long the wait will be; promises.py: places kept for the refused
     limits/         pace, concurrency and pauses of one account: the promise; local.py keeps it in one process,
                     shared.py and its parts keep it in many, through Redis; making.py chooses
@@ -33,16 +39,17 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     connector.py    the contract of a connector and its loader; threads.py: plain functions beside the loop
     settings.py     every knob (knob.py: what one is, values.py: what it may be), gathered from sources.py (env files,
                     the environment) and command_line.py; gpt2giga.py: what there is for those who come from it
-    errors.py       every way to fail; clock.py: the time that tests can hold; expiring.py
+    errors.py       every way to fail; clock.py: the time that tests can hold; expiring.py; known.py: what was found out
 
 Imports go downwards only:
-    app -> {proxy_request, serving, openai_edge, routes, guard, replay} ->
-    {lanes, line, info, limits, request, fair_queue, order, estimate, promises, reception, callers, passes, browsers,
-    upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
-    entry, journal, logfile, belongings, owners, attachments, api_files, sniffing, fetching, public_hosts,
-    completions, merging, jobs, work, accepting, webhooks} ->
+    app -> {proxy_request, serving, openai_edge, jobs_edge, routes, guard, replay, operators} ->
+    {lanes, line, info, limits, request, attempt, fair_queue, order, estimate, promises, reception, callers, passes,
+    browsers, upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
+    entry, journal, logfile, watching, readiness, metrics, series, scrape, admins, belongings, owners, attachments,
+    api_files, sniffing, fetching, public_hosts,
+    completions, merging, jobs, work, accepting, durable, idempotency, following, webhooks} ->
     {connector, forwarding, passed, settings, knob, values, sources, command_line, gpt2giga, errors, clock, expiring,
-    threads}
+    known, threads}
 Connectors import only {upstream, outbound, sse, limits, credentials, tokens, tls, once, rules, models} and the lowest
 rung; nobody imports a connector but `proxy_request.py`. The emulator imports nothing of ours.
 """

@@ -1,28 +1,33 @@
-"""Requests that become jobs: what is kept of them, whose they are, and which may not."""
+"""Requests that become jobs: what is kept of them, whose they are, which may not, and how they are taken in.
 
+Rule 1: what would be refused is refused now, with the same words: each is rehearsed up to the line.
+Rule 2: no secret is kept: no credential, and of the headers what the API gets to see.
+Rule 3: it is accepted when the store has it, not before.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import blake2b
 
 from aiohttp import web
 
-from proxy.callers import KEY_HEADERS
-from proxy.entry import Note
+from proxy.dialects.jobs import Wanted
+from proxy.entry import NOTE, Note
 from proxy.errors import BadRequest
-from proxy.jobs import EVERYBODY
+from proxy.forwarding import to_the_api
+from proxy.jobs import EVERYBODY, Job
+from proxy.reception import Reception, parsed
+from proxy.settings import Settings
+from proxy.work import Work
 
-#: Headers that are not kept: credentials, what belongs to the connection, and what was said to us alone.
-LEFT_OUT = frozenset(
-    map(
-        str.lower,
-        (
-            *KEY_HEADERS,
-            *("Authorization", "Proxy-Authorization", "Cookie"),
-            *("Host", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade", "Expect", "Via", "Forwarded"),
-            *("Content-Length", "Content-Encoding", "Transfer-Encoding", "Accept-Encoding"),
-            *("Origin", "Referer", "Prefer", "Idempotency-Key", "X-Request-Timeout", "X-Heartbeat", "X-Priority"),
-        ),
-    )
-)
-LEFT_OUT_PREFIXES = ("sec-", "x-forwarded-", "x-real-")
+#: What runs a job that is a request.
+OPERATION = "request"
+#: The dialect in which any Bearer that is none of ours is a credential of the API's.
+RAW = "gigachat"
+#: Names of headers that may hold a secret, whoever between wrote them.
+SECRET = re.compile("auth|token|secret|key|cookie|passw|jwt|signature", re.IGNORECASE)
 
 
 def owner_of(note: Note, *, has_keys: bool) -> str:
@@ -38,11 +43,7 @@ def owner_of(note: Note, *, has_keys: bool) -> str:
 
 def kept_headers(request: web.Request) -> dict[str, str]:
     """Those that matter when it is run; no credential is among them."""
-    return {
-        name: value
-        for name, value in request.headers.items()
-        if name.lower() not in LEFT_OUT and not name.lower().startswith(LEFT_OUT_PREFIXES)
-    }
+    return {name: value for name, value in to_the_api(request.headers.items()) if not SECRET.search(name)}
 
 
 def fingerprint_of(request: web.Request, body: bytes) -> str:
@@ -51,3 +52,59 @@ def fingerprint_of(request: web.Request, body: bytes) -> str:
     told.update(body)
     return told.hexdigest()
 
+
+class Accepting:
+    """Takes requests in as jobs.
+
+    Args:
+        rehearse: runs one up to the line, and returns what is known of it then. Raises what it would be refused with.
+    """
+
+    def __init__(
+        self, settings: Settings, reception: Reception, work: Work, rehearse: Callable[[Job], Awaitable[Note]]
+    ) -> None:
+        self._settings = settings
+        self._reception = reception
+        self._work = work
+        self._rehearse = rehearse
+
+    def owner(self, request: web.Request, operation: str = "jobs") -> str:
+        """Whose jobs it may see and bring. Raises Unauthorized, BadRequest."""
+        note = request[NOTE]
+        self._reception.identify(request, "forward" if note.dialect == RAW else operation)
+        note.operation = operation
+        return owner_of(note, has_keys=bool(self._settings.proxy_api_keys))
+
+    async def request(self, request: web.Request) -> Job:
+        """The job that a request becomes. Raises BadRequest, and what it would be refused with."""
+        job = Job(
+            caller=self.owner(request),
+            operation=OPERATION,
+            dialect=request[NOTE].dialect,
+            path=request.raw_path,
+            headers=kept_headers(request),
+            body=await self._reception.body(request),
+            priority=self._reception.priority(request.headers),
+            keep=self._settings.jobs_keep,
+        )
+        await self._rehearse(job)
+        return job
+
+    async def wanted(self, request: web.Request) -> Job:
+        """The job that a body of `POST /jobs` asks for. Raises BadRequest, and what it would be refused with."""
+        owner, keep = self.owner(request), self._settings.jobs_keep
+        wanted = Wanted.read(parsed(await self._reception.body(request)), longest_keep=keep)
+        job = Job(
+            caller=owner,
+            operation=OPERATION,
+            dialect=request[NOTE].dialect,
+            path=wanted.path,
+            headers=wanted.headers,
+            body=wanted.body,
+            priority=self._reception.allowed(wanted.priority),
+            webhook=None if wanted.webhook is None else self._work.webhooks.check(wanted.webhook),
+            deadline=None if wanted.deadline is None else time.time() + wanted.deadline,
+            keep=wanted.keep or keep,
+        )
+        note = await self._rehearse(job)
+        return replace(job, dialect=note.dialect)

@@ -2,6 +2,8 @@
 
 import re
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -61,12 +63,17 @@ async def whole(connector: Connector, *, call: RawCall) -> Whole:
     return Whole(types[0] if types else "application/octet-stream", answer)
 
 
-def form(filename: str, type: str, content: bytes) -> tuple[str, bytes]:
-    """The Content-Type and the body of an upload."""
+def form(
+    filename: str, type: str, content: bytes, fields: Mapping[str, str] = MappingProxyType({"purpose": "general"})
+) -> tuple[str, bytes]:
+    """The Content-Type and the body of an upload. No name must have quotes or control characters."""
     boundary = secrets.token_hex(16)  # nobody can have written it into a file
+    told = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
+        for name, text in fields.items()
+    )
     head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\ngeneral\r\n'
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
+        f'{told}--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
         f"Content-Type: {type}\r\n\r\n"
     )
     body = b"".join((head.encode(errors="replace"), content, f"\r\n--{boundary}--\r\n".encode()))

@@ -28,7 +28,7 @@ AUTHORITY = re.compile(r"(\[[^]]*\]|[^:]*)(?::\d*)?")
 #: Headers of answers that a page may read, besides those that it always may.
 EXPOSED = (
     "X-Request-ID, X-Queue-Wait-Ms, X-Queue-Position, RateLimit, RateLimit-Policy, Retry-After, "
-    "X-Model-Mapped, X-Should-Retry, X-Session-ID, WWW-Authenticate"
+    "X-Model-Mapped, X-Should-Retry, X-Session-ID, WWW-Authenticate, Idempotency-Replayed"
 )
 #: What a page may send. The headers are those that it asks for: keys and content types, the ids and wishes of a client.
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"

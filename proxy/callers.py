@@ -44,7 +44,7 @@ class Callers:
     def name(self, request: web.Request) -> str:
         """Raises Unauthorized if keys are configured and the request has neither one nor a pass made of one."""
         if not self.keys:
-            return self._address(request)
+            return self.address(request)
         given = keys_in(request.headers)
         now = time.time()
         for token in given:
@@ -73,7 +73,7 @@ class Callers:
             raise KeyRefused
         brought = PassedCredential("token", word_in(authorization))
         # Whoever got it here has shown the API a credential, and its client may have no place for a key.
-        return (self._address(request) if self._has_issued(brought) else self._name_beside(request)), brought
+        return (self.address(request) if self._has_issued(brought) else self._name_beside(request)), brought
 
     def identify_for_token(self, request: web.Request, scope: str) -> tuple[str, PassedCredential | None]:
         """The same for who asks for a token: by a key in any form of credentials, or by a credential of the API's.
@@ -88,9 +88,9 @@ class Callers:
             brought = credential_for_token(authorization, scope, is_password=is_password)
             if self.keys and brought is not None and not may_be_theirs(brought):
                 raise KeyRefused  # misspelt perhaps, and nobody else's to read
-            return self._address(request), brought
+            return self.address(request), brought
         if not self.keys:
-            return self._address(request), None
+            return self.address(request), None
         return key or self._owner([*keys_in(told), *passes.keys_in(authorization)]), None
 
     def _is_ours(self, authorization: str) -> bool:
@@ -103,7 +103,7 @@ class Callers:
     def _name_beside(self, request: web.Request) -> str:
         """Who calls with a credential of its own in Authorization: its key, if keys are asked for, is beside it."""
         beside = [request.headers[name].strip() for name in KEY_HEADERS if name in request.headers]
-        return self._owner(beside) if self.keys else self._address(request)
+        return self._owner(beside) if self.keys else self.address(request)
 
     def is_proxy(self, address: str) -> bool:
         """At this address there is a proxy of ours."""
@@ -129,7 +129,7 @@ class Callers:
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, key=self._secret, digest_size=32).digest()
 
-    def _address(self, request: web.Request) -> str:
+    def address(self, request: web.Request) -> str:
         """The peer, or the last address in X-Forwarded-For that no trusted proxy of ours has added."""
         address = request.remote or ""
         if not self._trusted:

@@ -83,8 +83,10 @@ class _Find(Action):
 def _parser(knobs: Iterable[Knob], flags: dict[str, tuple[Knob, str]]) -> ArgumentParser:
     parser = _Parser(
         "app.py",
-        "%(prog)s [--setting value ...]",
-        epilog=f"Flags are also understood as gpt2giga spells them: see {gpt2giga.PAGE}.",
+        "%(prog)s [--setting value ...]\n       %(prog)s jobs|status|limits|pause|resume ...",
+        epilog=f"Flags are also understood as gpt2giga spells them: see {gpt2giga.PAGE}. `jobs` lists, cancels, "
+        "retries and purges the jobs that are kept; `status`, `limits`, `pause` and `resume` see to a service that "
+        "runs: `%(prog)s status --help`.",
         argument_default=SUPPRESS,
         allow_abbrev=False,
     )

@@ -221,6 +221,7 @@ class Exchange:
         if not self._has_attachments:
             yield ()
             return
+        self._reception.embark(self._request)
         note = self._request[NOTE]
         sender = Sender(
             lane=self._reception.lane(self._request),

@@ -13,6 +13,7 @@ Optional names, found in the module in which `request_api` was defined:
     stream_api(data)                 async iterator of chunks, each a dict or its JSON as bytes
     forward(call)                    any path of the API, byte for byte: async iterator of its RawHead, then bytes
     startup()                        may raise CredentialMissing: only then does the start fail
+    ready()                          returns if a call could be authorized now, else raises; asks for a token at most
     shutdown()
 
 Importing a connector reads no setting, does no I/O and loads no SDK.
@@ -237,6 +238,11 @@ class Connector:
             raise ConnectorError(
                 f"the connector {self.name} failed in startup(): {described(error)}{place_told(error)}"
             ) from error
+
+    async def ready(self) -> None:
+        """Returns if a call could be authorized now. Raises UpstreamError as the connector does."""
+        with foreign_errors_named(self.name):
+            await self._optional("ready")
 
     async def shutdown(self) -> None:
         await self._optional("shutdown")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from typing import TypeVar, cast
 
@@ -72,11 +72,11 @@ class Delivery:
     ) -> web.StreamResponse:
         """An answer in events, each as it goes on the wire."""
         response = web.StreamResponse()
-        async with aclosing(events), self._unbroken(dialect, request, response):
-            event = await self._first(request, response, events)
+        async with aclosing(events), self.unbroken(dialect, request, response):
+            event = await self.awaited(request, response, anext(events, None), progress)
             await begin(request, response, headers(request, EVENT_HEADERS))
             while event is not None:
-                await self._write(request, response, event)
+                await self.write(request, response, event)
                 event = await anext(events, None)
         return response
 
@@ -84,7 +84,7 @@ class Delivery:
         """The API's own answer, byte for byte; its own errors too."""
         line, enrolled = in_line(request)
         response = web.StreamResponse()
-        async with aclosing(line.run(enrolled)) as chunks, self._unbroken(dialect, request, response):
+        async with aclosing(line.run(enrolled)) as chunks, self.unbroken(dialect, request, response):
             try:
                 head = await self._head(request, response, chunks, is_stream)
             except UpstreamError as error:
@@ -106,7 +106,7 @@ class Delivery:
                 told.update(UNBUFFERED)
             await begin(request, response, told)
             async for piece in chunks:
-                await self._write(request, response, cast(bytes, piece))
+                await self.write(request, response, cast(bytes, piece))
         return response
 
     def again(self, request: web.Request, answer: web.Response) -> web.Response:
@@ -131,7 +131,7 @@ class Delivery:
     ) -> RawHead:
         """The head of a raw answer. Raises UpstreamError if it is no 200 and a 200 is out already."""
         if is_stream:
-            head = cast(RawHead, await self._first(request, response, chunks))
+            head = cast(RawHead, await self.awaited(request, response, anext(chunks, None), progress))
         else:
             with self.beating(request):
                 head = cast(RawHead, await anext(chunks))
@@ -139,14 +139,18 @@ class Delivery:
             raise UpstreamError(head.status)
         return head
 
-    async def _first(
-        self, request: web.Request, response: web.StreamResponse, chunks: AsyncGenerator[T, None]
-    ) -> T | None:
-        """Wait for it, keeping the client alive: by 102s, or by an early 200 and comments."""
-        if self._takes_102(request):
+    async def awaited(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        beginning: Awaitable[T],
+        progress: Callable[[web.Request], str],
+    ) -> T:
+        """Wait for a stream's beginning, keeping the client alive: by 102s, or by an early 200 and comments."""
+        if self._takes_102(request) or request[NOTE].within is not None:
             with self.beating(request):
-                return await anext(chunks, None)
-        opening = asyncio.ensure_future(anext(chunks, None))
+                return await beginning
+        opening = asyncio.ensure_future(beginning)
         try:
             await asyncio.wait({opening}, timeout=self._settings.stream_early_200)
             while not opening.done():
@@ -160,7 +164,7 @@ class Delivery:
                 with suppress(asyncio.CancelledError):
                     await opening
 
-    async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    async def write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         """Write, within EXP_RESP_TIMEOUT: whoever does not read must not hold its slot for ever."""
         if goes_at_once(request, data):
             return await write(request, response, data)
@@ -173,7 +177,7 @@ class Delivery:
             raise ConnectionResetError("the caller did not read") from None
 
     @asynccontextmanager
-    async def _unbroken(
+    async def unbroken(
         self, dialect: Dialect, request: web.Request, response: web.StreamResponse
     ) -> AsyncIterator[None]:
         """Before the 200 a failure leaves as it is; after it the answer ends as the dialect lets it."""

@@ -17,11 +17,11 @@ from proxy.line import Enrolled, Priority
 from proxy.passed import PassedCredential
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Times are seconds, `at` is the Unix time of its arrival; what is not known is "" or None.
 
     `status` is the HTTP status that it deserves, also for a stream that broke after its 200; None if its caller left.
+    `route` is the pattern that its path has, "" if there is nothing there.
     `error` is the `code` of its `proxy.errors` kind. `waited` counts the time in line, `took` all until the last byte.
     `asked` and `answered` are the bodies, and are kept at LOG_LEVEL=DEBUG only.
     """
@@ -30,6 +30,7 @@ class Entry:
     at: float
     method: str
     path: str
+    route: str
     caller: str
     lane: str
     operation: str
@@ -48,12 +49,17 @@ class Entry:
 class Within(NamedTuple):
     """What is known beforehand of a request that comes from within: it has nobody who waits, so it may wait for ever.
 
-    `on_call` is told whenever it leaves the line for a call.
+    `on_call` is told whenever it leaves the line for a call. One that `is_rehearsal` ends where it would cost something.
     """
 
     caller: str
     priority: Priority
     on_call: Callable[[], None]
+    is_rehearsal: bool = False
+
+
+class InOrder(Exception):
+    """A rehearsal has come to where its request would cost something: nothing was wrong with it."""
 
 
 @dataclass(slots=True)
@@ -104,6 +110,7 @@ class Note:
             at=self.at,
             method=request.method,
             path=request.path,
+            route=route_of(request),
             caller=self.caller,
             lane=self.lane.name if self.lane else "",
             operation=self.operation,
@@ -118,6 +125,11 @@ class Note:
             asked=self.asked,
             answered=b"".join(self.heard or ()) if self.keeps_bodies else None,
         )
+
+
+def route_of(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return (resource.canonical.rstrip("/") or "/") if resource is not None else ""
 
 
 NOTE = web.RequestKey("note", Note)

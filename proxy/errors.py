@@ -179,11 +179,40 @@ class DeadlineExpired(ProxyError):
         return {"x-should-retry": "false"}
 
 
+class AnswerPending(DeadlineExpired):
+    """No answer came before the request's deadline. It goes on: the same Idempotency-Key gets its answer."""
+
+    code = "answer_pending"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        # Whoever asks again joins it, and pays nothing for that.
+        return {}
+
+
 class Stopping(ProxyError):
     """The service is stopping; try again shortly."""
 
     status = 503
     code = "stopping"
+
+
+class Cancelled(ProxyError):
+    """The request was taken out of the line, or its call was ended, by its caller or by the operator."""
+
+    status = 503
+    code = "cancelled"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"x-should-retry": "false"}  # somebody wants it gone
+
+
+class LimitsUnavailable(ProxyError):
+    """Redis, which keeps the limits for all replicas, is away: nothing is changed. Try again when it is there."""
+
+    status = 503
+    code = "limits_unavailable"
 
 
 class LanesFull(ProxyError):
@@ -198,6 +227,27 @@ class KeyReused(ProxyError):
 
     status = 409
     code = "idempotency_key_reused"
+
+
+class JobNotOver(ProxyError):
+    """The job has not ended, or has ended well: that cannot be done to it now."""
+
+    status = 409
+    code = "job_not_over"
+
+
+class NoAnswer(ProxyError):
+    """The job has ended, and there is no answer."""
+
+    status = 410
+    code = "no_answer"
+
+
+class ClaimOver(ProxyError):
+    """The job was not begun in the time for which it was claimed, and may be another's by now."""
+
+    status = 503
+    code = "claim_over"
 
 
 class JobsOff(ProxyError):

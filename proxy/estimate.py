@@ -25,7 +25,10 @@ class Latencies:
 
 
 class Lanewide(NamedTuple):
-    """The limits of a lane's accounts together. None stands for "no limit"; times are seconds from now."""
+    """The limits of a lane's accounts together. None stands for "no limit"; times are seconds from now.
+
+    `lines` is how many lines take turns: this one, and those of other replicas where somebody waits.
+    """
 
     rpm: float | None
     concurrency: int | None
@@ -33,12 +36,15 @@ class Lanewide(NamedTuple):
     in_flight: int
     next_send: float
     paused: float
+    is_held: bool = False
+    lines: int = 1
 
     @classmethod
     def of(cls, states: Sequence[LimitsState]) -> "Lanewide":
         if len(states) == 1:
-            (only,) = states
-            return cls(only.rpm, only.concurrency, only.allowed, only.in_flight, only.next_send, only.paused)
+            (one,) = states
+            seen = one.rpm, one.concurrency, one.allowed, one.in_flight, one.next_send, one.paused, one.is_held
+            return cls(*seen, one.lines)
         return cls(
             rpm=total([state.rpm for state in states]),
             concurrency=total([state.concurrency for state in states]),
@@ -46,6 +52,8 @@ class Lanewide(NamedTuple):
             in_flight=sum(state.in_flight for state in states),
             next_send=min(state.next_send for state in states),
             paused=min(state.paused for state in states),
+            is_held=all(state.is_held for state in states),
+            lines=max(state.lines for state in states),
         )
 
     @property
@@ -67,6 +75,7 @@ def eta(ahead: int, lane: Lanewide, latency: float | None, ages: Iterable[float]
             that is under way is no measure for those after it.
         ages: seconds since each call in flight was sent, the oldest first.
     """
+    ahead *= lane.lines
     by_pace = lane.next_send + ahead * lane.interval
     if latency is None or lane.allowed is None or ahead < lane.allowed - lane.in_flight:
         return by_pace

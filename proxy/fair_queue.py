@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -37,6 +38,8 @@ class FairQueue(asyncio.Queue[T]):
         self._batch: FairOrder[T] = FairOrder()
         self._live_in_a_row = 0
         self._somebody = asyncio.Event()
+        #: What is done only while somebody waits.
+        self._blocks: set[asyncio.Timeout] = set()
 
     def qsize(self) -> int:
         return len(self._front) + len(self._live) + len(self._batch)
@@ -44,9 +47,23 @@ class FairQueue(asyncio.Queue[T]):
     def empty(self) -> bool:
         return not self.qsize()
 
+    def resize(self, size: int) -> None:
+        """So many may wait from now on. Whoever waits already, goes on waiting."""
+        self._maxsize = size
+
     async def somebody(self) -> None:
         """Wait until somebody waits."""
         await self._somebody.wait()
+
+    @asynccontextmanager
+    async def while_somebody(self) -> AsyncIterator[None]:
+        """Ends the block with a TimeoutError when nobody waits any more."""
+        async with asyncio.timeout(None) as block:
+            self._blocks.add(block)
+            try:
+                yield
+            finally:
+                self._blocks.discard(block)
 
     def _put(self, request: T) -> None:
         request.position = self._place(request, self._order_of(request).add(request))
@@ -82,8 +99,11 @@ class FairQueue(asyncio.Queue[T]):
         self._note_empty()
 
     def snapshot(self) -> Iterator[T]:
-        """The order in which they will go if nobody comes or leaves."""
-        yield from self._front
+        """The order in which they will go if nobody comes or leaves.
+
+        If some do while it is told, it goes on with whom it had seen by then; who has left meanwhile may be among them.
+        """
+        yield from list(self._front)
         batch = iter(self._batch)
         for run, request in enumerate(self._live, self._live_in_a_row):
             if run and run % LIVE_RUN == 0:
@@ -105,3 +125,6 @@ class FairQueue(asyncio.Queue[T]):
     def _note_empty(self) -> None:
         if self.empty():
             self._somebody.clear()
+            for block in self._blocks:
+                if block.when() is None:
+                    block.reschedule(0)

@@ -22,7 +22,7 @@ from proxy.logfile import Rotated, Writer
 from proxy.settings import Settings
 
 #: Operations without a line.
-UNTOLD = frozenset({"health", "ready"})
+UNTOLD = frozenset({"health", "ready", "metrics", "dashboard"})
 #: Characters of a caller's own words (its model, its path) that are looked at and that are kept: a secret that goes
 #: beyond the kept ones is still known for one. Bytes of a body that are kept.
 TEXT_READ = 1000

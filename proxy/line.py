@@ -1,7 +1,7 @@
 """What the edge needs of a lane's line, which is `proxy_request.ProxyQueue`: the promises, and what it tells."""
 
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -9,6 +9,7 @@ from proxy.connector import Chunk, Connector
 from proxy.errors import ProxyError
 from proxy.estimate import Lanewide
 from proxy.limits import Usage
+from proxy.limits.overrides import Changes, Overrides
 
 #: Makes one attempt at an upstream: a coroutine for `Line.answer`, an async iterator of chunks for `Line.run`.
 Call = Callable[[Connector], Any]
@@ -49,13 +50,15 @@ class LaneState(NamedTuple):
         limits, places = self.limits, self.size - self.waiting
         if limits.rpm is not None:
             policy = f'"pace";q={max(1, int(limits.rpm))};w={max(60, round(60 / limits.rpm))}'
-            free = int((60 - limits.next_send) / limits.interval) - self.waiting
+            free = int((60 - limits.next_send) / (limits.interval * limits.lines)) - self.waiting
         elif limits.allowed is not None:
             policy = f'"in-flight";q={limits.concurrency};qu="concurrent-requests"'
-            free = limits.allowed - limits.in_flight - self.waiting
+            free = (limits.allowed - limits.in_flight) // limits.lines - self.waiting
         else:
             policy = f'"line";q={self.size};qu="concurrent-requests"'
             free = places
+        if limits.is_held:
+            free = 0
         name = policy.partition(";")[0]
         return {
             "RateLimit-Policy": policy,
@@ -75,9 +78,30 @@ class LaneState(NamedTuple):
             "waiting-limit": self.size,
             "eta": round(self.eta, 3),
             "paused": round(limits.paused, 3),
+            "held": limits.is_held,
             "mean-latency": None if self.mean_latency is None else round(self.mean_latency, 3),
             "stopping": self.is_stopping,
         }
+
+
+class Standing(NamedTuple):
+    """A request in a line. Times are seconds.
+
+    `place` counts from 1; 0: it is in flight, or waits for its backoff to end. `eta` is until it is sent, None without
+    a place. `waited` is since its arrival, or how long it has waited if it is in flight; then `took` is since it was
+    sent. `left` is until its deadline; infinity: it has none.
+    """
+
+    id: str
+    caller: str
+    priority: Priority
+    model: str
+    attempts: int
+    place: int
+    eta: float | None
+    waited: float
+    took: float | None
+    left: float
 
 
 class Enrolled(Protocol):
@@ -91,12 +115,57 @@ class Enrolled(Protocol):
     noted: Mapping[str, str]
 
 
+#: Names of callers whose requests are seen; None: everybody's.
+Seen = Collection[str] | None
+
+
+class Onlook(Protocol):
+    """Who stands where in a line; `proxy.places.Places`. However long it is, whoever looks holds up nobody."""
+
+    async def waiting(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
+        """How many wait, and the first of them; those between two attempts come last."""
+
+    def in_flight(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
+        """How many calls there are, and the oldest of them."""
+
+    async def with_id(self, id: str, seen: Seen) -> list[Standing]:
+        """The requests of this id: a caller may give one to several, and a request may take several calls."""
+
+    async def late(self, etas: Callable[[int], float]) -> int:
+        """How many wait who will be older than their deadlines by then."""
+
+    async def cancel(self, id: str, seen: Seen, why: str) -> int:
+        """End the requests of this id; how many there were."""
+
+
+class Helm(Protocol):
+    """What operators can change of a line; `proxy.steered.Steered`."""
+
+    @property
+    def settings(self) -> Mapping[str, float]:
+        """By field of `proxy.limits.overrides`, what the settings say; 0: no limit."""
+
+    @property
+    def overrides(self) -> Overrides:
+        """What operators have set."""
+
+    async def override(self, changes: Changes) -> str:
+        """See `Limits.override`."""
+
+    async def settled(self) -> None:
+        """See `Limits.settled`."""
+
+
 class Line(Protocol):
     """What the edge needs of a lane's line; `proxy_request.ProxyQueue` is the one there is."""
 
     @property
     def is_idle(self) -> bool:
         """Nobody waits and nobody is in flight."""
+
+    @property
+    def in_flight(self) -> int:
+        """Its own calls that are; `state` counts those of other processes on the same account too."""
 
     def enrol(
         self,
@@ -109,6 +178,7 @@ class Line(Protocol):
         priority: Priority = Priority.NORMAL,
         passed_on: Mapping[str, str] | None = None,
         parsed: Parsed | None = None,
+        model: str = "",
     ) -> Enrolled:
         """A request for `run`; it does not wait in line before that."""
 
@@ -126,7 +196,18 @@ class Line(Protocol):
         """Its position now, from 1, at most a second old; 0 if it does not wait."""
 
     def eta(self, ahead: int) -> float:
-        """Seconds until a request with `ahead` others before it is sent."""
+        """Seconds until a request with `ahead` others before it is sent; if operators hold it, from when they resume."""
+
+    def eta_by(self, ahead: int, limits: Lanewide) -> float:
+        """The same if these limits held."""
+
+    @property
+    def places(self) -> Onlook:
+        """Who stands where."""
+
+    @property
+    def steered(self) -> Helm:
+        """What operators can change of it."""
 
     def state(self) -> LaneState: ...
 

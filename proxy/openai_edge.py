@@ -1,10 +1,9 @@
 """The operations for OpenAI's clients: chat, embeddings, models and files, whatever the API behind a lane speaks."""
 
 import logging
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 from aiohttp import web
@@ -26,11 +25,15 @@ from proxy.dialects.openai import (
     model_list,
     type_by_filename,
 )
+from proxy.dialects.openai.batches import kept_file_object, listed
 from proxy.dialects.openai.untranslated import PREFIX, UPSTREAM, Untranslated
 from proxy.entry import NOTE
 from proxy.errors import BadRequest, ModelNotFound, ProxyError
+from proxy.forms import Form, is_form
 from proxy.forwarding import RawCall
 from proxy.info import Models
+from proxy.jobs.files import StoredFile
+from proxy.kept_files import BINARY_TYPE, KeptFiles, PageAsked
 from proxy.lanes import Lane
 from proxy.merging import all_of
 from proxy.reception import Reception, parsed
@@ -55,12 +58,14 @@ class OpenAIEdge:
         completions: Completions,
         reception: Reception,
         delivery: Delivery,
+        kept: KeptFiles,
     ) -> None:
         self._options = options
         self._edge = edge
         self._completions = completions
         self._reception = reception
         self._delivery = delivery
+        self._kept = kept
         self._models = Models()
 
     # -- chat and embeddings
@@ -165,41 +170,60 @@ class OpenAIEdge:
     async def upload(self, request: web.Request) -> web.Response:
         """POST files, a form with `file` and `purpose`."""
         self._reception.identify(request, "files")
-        if self._speaks_openai(request):
+        is_same = self._speaks_openai(request)
+        if is_same and not (is_form(request) and self._kept.may_have(request)):
             return await self._same_file_call(request)
-        form = await form_of(request)
-        file, purpose = form.get("file"), str(form.get("purpose") or "user_data")
-        if not isinstance(file, web.FileField):
-            raise BadRequest('a form (multipart/form-data) with a "file" is wanted', param="file")
-        with file.file as opened:
-            content = opened.read()
-        kind = file.content_type
-        if kind in ("", "application/octet-stream"):
-            kind = type_by_filename(file.filename)
-        content_type, body = api_files.form(api_files.fit(file.filename), kind, content)
-        call = RawCall("POST", "v1", "/files", "", (api_files.ACCEPT, ("Content-Type", content_type)), body)
-        return self._told(request, file_object(decoded((await self._file_call(request, call)).body), purpose))
+        form = await Form.begun(request)
+        taken = await self._kept.taken(request, form)
+        if isinstance(taken, StoredFile):
+            return self._told(request, kept_file_object(taken))
+        if is_same:
+            return as_it_is(request, await self._file_call(request, same_upload(form, taken)))
+        made = decoded((await self._file_call(request, upload_for(form, taken))).body)
+        return self._told(request, file_object(made, form.purpose or "user_data"))
 
     async def files(self, request: web.Request) -> web.Response:
-        """GET files."""
+        """GET files: those of batches, which are kept here, then the API's."""
         self._reception.identify(request, "files")
-        if self._speaks_openai(request):
+        is_same = self._speaks_openai(request)
+        if is_same and not self._kept.may_have(request):
             return await self._same_file_call(request)
-        page = page_of(request.query)
-        answer = decoded((await self._file_call(request, RawCall("GET", "v1", "/files"))).body)
-        listed = answer.get("data")
-        return self._told(request, file_list(listed if isinstance(listed, list) else [], **page))
+        kept = await self._kept.page(request, page_of(request.query))
+        if kept.rest is None:
+            return self._told(request, listed(kept.told, has_more=kept.has_more))
+        if is_same and not kept.told:
+            return await self._same_file_call(request)
+        theirs = await (self._same_list(request, kept.rest) if is_same else self._list(request, kept.rest))
+        return self._told(request, listed([*kept.told, *theirs["data"]], has_more=bool(theirs.get("has_more"))))
+
+    async def _list(self, request: web.Request, page: PageAsked) -> dict[str, Any]:
+        """Those of an API whose files are translated."""
+        data = decoded((await self._file_call(request, RawCall("GET", "v1", "/files"))).body).get("data")
+        files = data if isinstance(data, list) else []
+        return file_list(files, limit=page.limit, after=page.after, ascending=page.ascending)
+
+    async def _same_list(self, request: web.Request, page: PageAsked) -> dict[str, Any]:
+        """Those of an API that speaks OpenAI's dialect itself."""
+        query = {**request.query, "limit": page.limit}
+        query.pop("after", None)
+        call = RawCall("GET", "v1", "/files", urlencode(query), (ACCEPT_ANY,))
+        told = decoded((await self._file_call(request, call)).body)
+        return told if isinstance(told.get("data"), list) else {"data": []}
 
     async def file(self, request: web.Request) -> web.Response:
         """GET files/{id}."""
         self._reception.identify(request, "files")
+        if (kept := await self._kept.found(request)) is not None:
+            return self._told(request, kept_file_object(kept))
         if self._speaks_openai(request):
             return await self._same_file_call(request)
         return self._told(request, file_object(decoded((await self._file_call(request, call_for(request))).body)))
 
-    async def content(self, request: web.Request) -> web.Response:
+    async def content(self, request: web.Request) -> web.StreamResponse:
         """GET files/{id}/content."""
         self._reception.identify(request, "files")
+        if (kept := await self._kept.found(request)) is not None:
+            return await self._kept.content(request, kept)
         if self._speaks_openai(request):
             return await self._same_file_call(request, "/content")
         return as_it_is(request, await self._file_call(request, call_for(request, "/content")))
@@ -207,6 +231,9 @@ class OpenAIEdge:
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE files/{id}."""
         self._reception.identify(request, "files")
+        if (kept := await self._kept.found(request)) is not None:
+            await self._kept.delete(kept)
+            return self._told(request, file_deleted(kept.id))
         if self._speaks_openai(request):
             return await self._same_file_call(request)
         await self._file_call(request, call_for(request, "/delete", method="POST"))
@@ -247,14 +274,20 @@ def as_it_is(request: web.Request, whole: api_files.Whole) -> web.Response:
     return web.Response(body=whole.body, headers=headers(request, {"Content-Type": whole.type}))
 
 
-async def form_of(request: web.Request) -> Mapping[str, Any]:
-    """Its form, an empty one if it has none. Raises BadRequest for one that cannot be read."""
-    if request.content_type != "multipart/form-data":
-        return {}
-    try:
-        return await request.post()
-    except (ValueError, LookupError, RuntimeError):  # as the library calls what is wrong with boundaries and encodings
-        raise BadRequest("the form cannot be read: it breaks off, or is not what its Content-Type says") from None
+def upload_for(form: Form, content: bytes) -> RawCall:
+    """The call by which GigaChat gets a file."""
+    kind = form.type
+    if kind in ("", "application/octet-stream"):
+        kind = type_by_filename(form.filename)
+    content_type, body = api_files.form(api_files.fit(form.filename), kind, content)
+    return RawCall("POST", "v1", "/files", "", (api_files.ACCEPT, ("Content-Type", content_type)), body)
+
+
+def same_upload(form: Form, content: bytes) -> RawCall:
+    """The call by which an API gets it that speaks OpenAI's dialect itself."""
+    fields = {api_files.fit(name): text for name, text in form.fields.items()}
+    content_type, body = api_files.form(api_files.fit(form.filename), form.type or BINARY_TYPE, content, fields)
+    return RawCall("POST", "v1", "/files", "", (ACCEPT_ANY, ("Content-Type", content_type)), body)
 
 
 def call_for(request: web.Request, action: str = "", *, method: str = "GET") -> RawCall:
@@ -262,7 +295,7 @@ def call_for(request: web.Request, action: str = "", *, method: str = "GET") -> 
     return RawCall(method, "v1", f"/files/{quote(request.match_info['id'], safe='')}{action}", "", (ACCEPT_ANY,))
 
 
-def page_of(query: Any) -> dict[str, Any]:
+def page_of(query: Any) -> PageAsked:
     """The page of a list that is asked for. Raises BadRequest."""
     try:
         limit = int(query.get("limit", MOST_FILES))
@@ -270,4 +303,4 @@ def page_of(query: Any) -> dict[str, Any]:
         limit = 0
     if not 1 <= limit <= MOST_FILES:
         raise BadRequest(f'"limit" must be a whole number from 1 to {MOST_FILES}', param="limit")
-    return {"limit": limit, "after": query.get("after", ""), "ascending": query.get("order") == "asc"}
+    return PageAsked(limit, query.get("after", ""), query.get("order") == "asc", query.get("purpose", ""))

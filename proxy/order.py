@@ -10,6 +10,7 @@ When an item leaves early, its flow loses its *last* token, so that those behind
 
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterator
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 
@@ -84,8 +85,8 @@ class Flow(Generic[T]):
         return True
 
     def in_turn(self) -> Iterator[T]:
-        """The items in the order in which they will go."""
-        rounds = [iter(items) for items in self.clients.values()]
+        """The items in the order in which they will go, as it is when the first one is asked for."""
+        rounds = [iter(list(items)) for items in self.clients.values()]
         while rounds:
             going_on = []
             for items in rounds:
@@ -110,10 +111,14 @@ class FairOrder(Generic[T]):
         return len(self._tokens)
 
     def __iter__(self) -> Iterator[T]:
-        """The order in which the items would go if nobody came or left."""
-        turns = {id(flow): flow.in_turn() for flow in self._flows.values()}
-        for _, _, flow in self._tokens:
-            yield next(turns[id(flow)])
+        """The order in which the items would go if nobody came or left. If some do meanwhile, it is a little wrong."""
+        turns: dict[int, tuple[Iterator[T], int]] = {}
+        for _, _, flow in list(self._tokens):
+            # Taken up and let go one by one: ten thousand flows at once would hold up everybody.
+            turn, left = turns.pop(id(flow)) if id(flow) in turns else (flow.in_turn(), len(flow.tokens))
+            yield from islice(turn, 1)
+            if left > 1:
+                turns[id(flow)] = turn, left - 1
 
     def add(self, item: T, *, ahead: bool = False) -> int:
         """Returns how many items go before it. `ahead`: before its client's others, behind those ahead already."""

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.callers import Callers, patience_of
 from proxy.connector import Chunk, Connector
-from proxy.entry import NOTE, Note, Within
+from proxy.entry import NOTE, InOrder, Note, Within
 from proxy.errors import BadRequest
 from proxy.lanes import Lane, Lanes
 from proxy.line import Call, Enrolled, Parsed, Priority
@@ -81,6 +81,15 @@ class Reception:
         is_within = request[NOTE].within is not None
         return math.inf if is_within else patience_of(request.headers, self._settings.resp_timeout)
 
+    def embark(self, request: web.Request) -> None:
+        """What can be said against it at once has been said; from here on it costs something.
+
+        Raises InOrder if it is only rehearsed.
+        """
+        within = request[NOTE].within
+        if within is not None and within.is_rehearsal:
+            raise InOrder
+
     def enrol(self, request: web.Request, call: Call, *, client: str = "", parsed: Parsed | None = None) -> Enrolled:
         """In the line of its lane. A request may need several calls: its headers tell of the first.
 
@@ -88,6 +97,7 @@ class Reception:
         """
         note, told = request[NOTE], request.headers
         within = note.within
+        self.embark(request)
         # Most callers send none, and a thousand empty dicts are not nothing.
         passed_on = {name: told[name] for name in PASSED_ON if name in told} or None
         enrolled = self.lane(request).line.enrol(
@@ -96,9 +106,10 @@ class Reception:
             patience=self.patience(request) if note.enrolled else self._whole_patience(request),
             caller=note.caller,
             client=told.get("X-Client-ID", client),
-            priority=self._priority(told) if within is None else within.priority,
+            priority=self.priority(told) if within is None else within.priority,
             passed_on=passed_on,
             parsed=parsed,
+            model=note.model,
         )
         note.enrolled = note.enrolled or enrolled
         return enrolled
@@ -115,14 +126,17 @@ class Reception:
         enrolled = self.enrol(request, call, client=client, parsed=parsed)
         return self.lane(request).line.run(enrolled)
 
-    def _priority(self, told: Mapping[str, str]) -> Priority:
-        """X-Priority; high needs a key, since without keys everybody would be high."""
+    def priority(self, told: Mapping[str, str]) -> Priority:
+        """X-Priority. Raises BadRequest."""
         word = told.get("X-Priority", "normal").strip().lower()
         if word not in PRIORITIES:
             raise BadRequest(
                 f'the header X-Priority must be high, normal or low, not "{word[:40]}"', param="X-Priority"
             )
-        priority = PRIORITIES[word]
+        return self.allowed(PRIORITIES[word])
+
+    def allowed(self, priority: Priority) -> Priority:
+        """High needs a key, since without keys everybody would be high."""
         return Priority.NORMAL if priority is Priority.HIGH and not self._callers.keys else priority
 
 

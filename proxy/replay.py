@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +14,9 @@ from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from proxy.entry import Note, Within
+from proxy.durable import is_kept
+from proxy.entry import InOrder, Note, Within
+from proxy.errors import BadRequest
 from proxy.guard import REQUEST_ID, Guard
 from proxy.jobs import Job
 from proxy.jobs.recording import Ended, Recording
@@ -48,12 +51,33 @@ class Replay:
         recording.note = note = self._noted(job, request)
         note.within = Within(job.caller, job.priority, on_call)
         try:
-            response = await self.guard.within(request, (await self.router.resolve(request)).handler)
+            request._match_info = found = await self.router.resolve(request)  # where the server library has it
+            response = await self.guard.within(request, found.handler)
             if isinstance(response, web.Response) and recording.status is None:
                 recording.take(response)
+            recording.is_complete = True
         finally:
             recording.end()
         return Ended(recording.answer, note.failure)
+
+    async def rehearse(self, job: Job) -> Note:
+        """Run it up to where it would cost something: what is known of it then.
+
+        Raises what it would be refused with, and BadRequest if there can be no such job.
+        """
+        request = request_of(job, Recording())
+        note = self._noted(job, request)
+        note.within = Within(job.caller, job.priority, lambda: None, is_rehearsal=True)
+        found = await self.router.resolve(request)
+        if not is_kept(found.handler):
+            raise BadRequest(
+                f'"{job.path.partition("?")[0][:100]}" cannot be a job: "path" is that of a chat ("/", '
+                '"/v1/chat/completions"), of embeddings ("/v1/embeddings") or of the API itself ("/api/v1/...")',
+                param="path",
+            )
+        with suppress(InOrder):
+            await found.handler(request)
+        return note
 
     def _noted(self, job: Job, request: web.Request) -> Note:
         own = job.headers.get("X-Request-ID", "")

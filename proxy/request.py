@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -32,6 +31,7 @@ class ProxyRequest:
         client: a part of the caller, for fairness within the caller only.
         passed_on: headers of the caller that reach the upstream, besides X-Request-ID.
         parsed: is told to forget whenever it has to wait.
+        model: what it asks for, for people.
     """
 
     __slots__ = (
@@ -46,6 +46,7 @@ class ProxyRequest:
         "client",
         "has_begun",
         "id",
+        "model",
         "noted",
         "parsed",
         "passed_on",
@@ -68,8 +69,10 @@ class ProxyRequest:
         id: str = "",
         passed_on: Mapping[str, str] | None = None,
         parsed: Parsed | None = None,
+        model: str = "",
     ) -> None:
         self.id = id or str(uuid4())
+        self.model = model
         self.call = call
         self.passed_on = passed_on or NOTHING
         self.parsed = parsed
@@ -173,8 +176,7 @@ class ProxyRequest:
             raise self._interruption
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
+class Story(NamedTuple):
     """What became of a request, told once to every listener. Times are seconds.
 
     `status` is the HTTP status that it deserves, None if its caller left.

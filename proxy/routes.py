@@ -1,7 +1,7 @@
 """The table: path -> dialect and operation. Whoever wants to know what the service answers reads this."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -9,14 +9,20 @@ from itertools import groupby
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from proxy.batches_edge import BatchesEdge
+from proxy.dashboard import Dashboard
 from proxy.dialects import Dialect
 from proxy.dialects.gigachat import GigaChat, TokenRequest
 from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import OpenAI
+from proxy.durable import Durable
 from proxy.errors import NotFound
+from proxy.jobs_edge import JobsEdge
 from proxy.openai_edge import OpenAIEdge
 from proxy.serving import Edge
+from proxy.steering_edge import SteeringEdge
+from proxy.watching import Watching
 
 GIGACHAT = GigaChat()
 OAUTH = TokenRequest()
@@ -25,7 +31,7 @@ OPENAI = OpenAI()
 SDK = re.compile("GigaChat-(python|java|js)-lib")
 OAUTH_PATH = "/api/v2/oauth"
 #: Where a failure is told as OpenAI's clients read it.
-OPENAI_PATH = re.compile(r"/(.+/)?v1(/|$)|/(chat|embeddings|models|model|files)(/|$)")
+OPENAI_PATH = re.compile(r"/(.+/)?v1(/|$)|/(chat|embeddings|models|model|files|batches)(/|$)")
 #: Where the API's own paths begin, for everybody and for the SDK, whose users know the API's base address to end so.
 API = "/api/{version:v[12]}"
 SDK_API = "/{version:v[12]}"
@@ -42,21 +48,50 @@ class Table:
     native: Native
     language_model_chat: LanguageModelChat
 
-    def routes(self, edge: Edge, openai: OpenAIEdge) -> list[web.RouteDef]:
-        """A trailing slash is no other path."""
-        forward = partial(edge.forward, GIGACHAT)
+    def routes(
+        self,
+        edge: Edge,
+        openai: OpenAIEdge,
+        batches: BatchesEdge,
+        jobs: JobsEdge,
+        durable: Durable,
+        watching: Watching,
+        steering: SteeringEdge,
+        dashboard: Dashboard,
+    ) -> list[web.RouteDef]:
+        """A trailing slash is no other path. Requests for what is `kept` may become jobs."""
+        kept = durable.kept
+        forward = kept(partial(edge.forward, GIGACHAT))
+        either = partial(unless_sdk, forward)
         table: list[Row] = [
-            ("POST", "/", partial(edge.chat, self.native)),
+            ("POST", "/", kept(partial(edge.chat, self.native))),
             ("GET", "/", partial(edge.info, self.native)),
-            ("GET", "/health", partial(edge.health, self.native)),
-            ("GET", "/ready", partial(edge.ready, self.native)),
-            ("POST", "/gigachat", partial(edge.chat, self.language_model_chat)),
-            ("POST", "/chatgpt", partial(edge.chat, self.language_model_chat, upstream="chatgpt")),
+            ("GET", "/health", watching.health),
+            ("GET", "/ready", watching.ready),
+            ("GET", "/metrics", watching.metrics),
+            ("GET", "/limits", steering.limits),
+            ("PATCH", "/limits", steering.change),
+            ("GET", "/limits/audit", steering.audit),
+            ("GET", "/queue", steering.queue),
+            ("GET", "/queue/{id}", steering.entry),
+            ("DELETE", "/queue/{id}", steering.cancel),
+            ("GET", "/dashboard", dashboard.page),
+            ("GET", "/dashboard/events", dashboard.events),
+            ("GET", "/dashboard/{file:.+}", dashboard.page),
+            ("POST", "/gigachat", kept(partial(edge.chat, self.language_model_chat))),
+            ("POST", "/chatgpt", kept(partial(edge.chat, self.language_model_chat, upstream="chatgpt"))),
+            ("POST", "/jobs", jobs.create),
+            ("GET", "/jobs", jobs.jobs),
+            ("GET", "/jobs/{id}", jobs.job),
+            ("DELETE", "/jobs/{id}", jobs.end),
+            ("GET", "/jobs/{id}/answer", jobs.answer),
+            ("GET", "/jobs/{id}/events", partial(jobs.events, self.native)),
+            ("POST", "/jobs/{id}/retry", jobs.retry),
             ("POST", OAUTH_PATH, partial(edge.token, GIGACHAT)),
             ("POST", "/api/v1/token", partial(edge.token, GIGACHAT)),
             ("POST", "/v1/token", partial(sdk_only, partial(edge.token, GIGACHAT))),
             ("*", API + "/{path:.+}", forward),
-            *((method, path, partial(unless_sdk, forward, serve)) for method, path, serve in openai_paths(openai)),
+            *((method, path, partial(either, serve)) for method, path, serve in openai_paths(openai, batches, kept)),
             ("*", SDK_API + "/{path:.+}", partial(sdk_only, forward)),
         ]
         return [
@@ -75,11 +110,11 @@ class Table:
         return OPENAI if OPENAI_PATH.match(path) else self.native
 
 
-def openai_paths(openai: OpenAIEdge) -> Iterator[Row]:
+def openai_paths(openai: OpenAIEdge, batches: BatchesEdge, kept: Callable[[Handler], Handler]) -> Iterator[Row]:
     """OpenAI's paths: under /v1, at the root, and under whatever a caller's base address has before /v1."""
     table: list[Row] = [
-        ("POST", "/chat/completions", openai.chat),
-        ("POST", "/embeddings", openai.embeddings),
+        ("POST", "/chat/completions", kept(openai.chat)),
+        ("POST", "/embeddings", kept(openai.embeddings)),
         ("GET", "/models", openai.models),
         ("GET", "/models/{id:.*[^/]}", openai.model),
         ("GET", "/model/info", openai.model_info),
@@ -88,6 +123,10 @@ def openai_paths(openai: OpenAIEdge) -> Iterator[Row]:
         ("GET", "/files/{id}", openai.file),
         ("DELETE", "/files/{id}", openai.delete),
         ("GET", "/files/{id}/content", openai.content),
+        ("POST", "/batches", batches.create),
+        ("GET", "/batches", batches.batches),
+        ("GET", "/batches/{id}", batches.batch),
+        ("POST", "/batches/{id}/cancel", batches.cancel),
     ]
     for prefix in ("/v1", "", "/{prefix:.+}/v1"):
         for path, rows in groupby(table, lambda row: row[1]):

@@ -113,21 +113,6 @@ class Edge:
         body = dialect.info({**info, "lane": lane.line.state().info(lane.name)})
         return self._delivery.plain(request, body)
 
-    async def health(self, dialect: Dialect, request: web.Request) -> web.Response:
-        """The process is alive."""
-        request[NOTE].operation = "health"
-        return self._delivery.plain(request, b'{"status":"ok"}')
-
-    async def ready(self, dialect: Dialect, request: web.Request) -> web.Response:
-        """Whether new requests are served: 503 while the service stops. Tells what is amiss with the limits, too."""
-        request[NOTE].operation = "ready"
-        line = self._lanes.main.line
-        is_ready = not line.state().is_stopping
-        told = {"status": "ready" if is_ready else "stopping", "trouble": line.trouble or None}
-        response = self._delivery.plain(request, orjson.dumps(told))
-        response.set_status(200 if is_ready else 503)
-        return response
-
     # -- what is asked for
 
     def belongings_for(self, request: web.Request) -> Everybodys:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError, ValidationInfo, field_validator
+from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from proxy import gpt2giga
@@ -133,6 +133,7 @@ class Settings(BaseSettings):
 
     # The callers
     proxy_api_keys: Keys = knob({}, "Keys of the callers, by name; unset: none is asked for.", "GPT2GIGA_API_KEY")
+    admin_api_key: Secret = knob(None, "Key of the operator: steers the limits, sees the dashboard.")
     gpt2giga_enable_api_key_auth: MaybeFlag = knob(
         None, "True: no start without keys; false: GPT2GIGA_API_KEY does not count."
     )
@@ -201,6 +202,13 @@ class Settings(BaseSettings):
         if path is not None and path == others.data.get("log_file"):
             raise ValueError("LOG_FILE is that file already")
         return path
+
+    @field_validator("admin_api_key")
+    @classmethod
+    def _no_callers_key(cls, key: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if key is not None and key in others.data.get("proxy_api_keys", {}).values():
+            raise ValueError("a caller has that key: choose another one")
+        return key
 
     @field_validator("gpt2giga_enable_api_key_auth", "gpt2giga_mode")
     @classmethod

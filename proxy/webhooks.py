@@ -19,6 +19,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -29,7 +30,7 @@ from yarl import URL
 
 from proxy.errors import BadRequest
 from proxy.fetching import checked
-from proxy.jobs import SERVICE, Job, JobStore
+from proxy.jobs import SERVICE, Job, JobStore, State
 from proxy.jobs.runner import GiveUp, TryLater
 from proxy.line import Priority
 from proxy.public_hosts import NotPublic, PublicHosts
@@ -58,6 +59,8 @@ GONE = 410
 REPLY = 64 * 1024
 #: Deliveries under way at once, to one host and at all: a server that never answers holds up nobody else's.
 AT_ONE_HOST, AT_ONCE = 10, 100
+#: Deliveries that may wait for their turn in memory; what is more waits in the store.
+MOST_PENDING = 500
 HEADERS = {"User-Agent": "gigachat-proxy", "Content-Type": "application/json", "Accept-Encoding": "identity"}
 NO_SECRET = "no webhook is taken here: the operator of this proxy would set WEBHOOK_SECRET"
 
@@ -71,6 +74,7 @@ FAILURES: Mapping[type[Exception], str] = {
     ConnectionError: "it broke off",
     ssl.SSLError: "it broke off",
 }
+CAUGHT: tuple[type[Exception], ...] = (asyncio.IncompleteReadError, *FAILURES)
 
 
 class Event(NamedTuple):
@@ -79,6 +83,9 @@ class Event(NamedTuple):
     id: str
     url: URL
     body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Event {self.id} for {self.host}>"
 
     @property
     def host(self) -> str:
@@ -133,6 +140,8 @@ class Webhooks:
         self._jitter = jitter
         self._session: aiohttp.ClientSession | None = None
         self._places = asyncio.Semaphore(AT_ONCE)
+        #: How many wait for a place or for a reply.
+        self._pending = 0
         self._places_at: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -171,6 +180,12 @@ class Webhooks:
             keep=job.keep,
         )
 
+    @staticmethod
+    def late_hook_for(job: Job) -> Job:
+        """The work of telling that this job expired, if it does: the store, which notices, tells nobody."""
+        body = json.dumps({"job": job.id, "deadline": job.deadline}).encode()
+        return replace(Webhooks.hook_for(job), id=f"late_hook_{job.id}", body=body)
+
     async def deliver(self, hook: Job) -> None:
         """Tell it. Returns also if nobody wants to hear it: the job is gone, or its address is.
 
@@ -179,15 +194,24 @@ class Webhooks:
         event = await self._event(hook)
         if event is None:
             return
-        async with self._place_at(event.host), self._places:
-            reply = await self._tell(event) if self._keys else Reply("WEBHOOK_SECRET is not set")
+        if self._pending >= MOST_PENDING:
+            raise TryLater(PAUSES[0] * (1 + self._jitter()), "too many wait to be heard")
+        self._pending += 1
+        try:
+            async with self._place_at(event.host), self._places:
+                reply = await self._tell(event) if self._keys else Reply("WEBHOOK_SECRET is not set")
+        finally:
+            self._pending -= 1
         log.info("%s to %s: %s", hook.id, event.host, reply.text)
         if not reply.is_last:
             await self._put_off(hook, event, reply)
 
     async def _event(self, hook: Job) -> Event | None:
         """The end of its job, which is about to come if it has not. None if the job is gone: nobody could fetch it."""
-        id = json.loads(hook.body)["job"]
+        told = json.loads(hook.body)
+        id = told["job"]
+        if (deadline := told.get("deadline")) is not None:
+            return await self._expiry(id, deadline)
         with self._store.news(id) as news:
             job = await self._store.get(id, caller=None)
             if job is not None and job.finished is None:
@@ -199,6 +223,15 @@ class Webhooks:
             raise TryLater(PATIENCE, "the job has not ended yet")
         return Event.of(job, job.webhook, job.finished)
 
+    async def _expiry(self, id: str, deadline: float) -> Event | None:
+        """The end of a job at its deadline. None if it began before that: whoever ran it tells how it ended."""
+        job = await self._store.get(id, caller=None)
+        if job is not None and job.finished is None:
+            raise TryLater(max(PATIENCE, deadline - time.time()), "the job has not expired yet")
+        if job is None or job.webhook is None or job.finished is None or job.state is not State.EXPIRED:
+            return None
+        return Event.of(job, job.webhook, job.finished)
+
     async def _tell(self, event: Event) -> Reply:
         headers = signed(self._keys, event.id, int(time.time()), event.body)
         post = self._open_session().post(event.url, data=event.body, headers=headers, allow_redirects=False)
@@ -207,7 +240,7 @@ class Webhooks:
             async with asyncio.timeout(self._seconds), post as response:
                 reply = Reply.of(response)
                 await response.content.readexactly(REPLY)
-        except (asyncio.IncompleteReadError, *FAILURES) as error:
+        except CAUGHT as error:
             # What comes after the status changes nothing.
             return reply or Reply(next(text for kind, text in FAILURES.items() if isinstance(error, kind)))
         return reply
@@ -251,7 +284,7 @@ def body_of(job: Job, finished: float) -> bytes:
             "created": job.created,
             "finished": finished,
             "status": job.answer.status if job.answer else None,
-            "path": job.path,
+            "path": job.path.partition("?")[0],
         },
     }
     if job.error:

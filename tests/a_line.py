@@ -134,7 +134,7 @@ class Line:
             self.waiting
             or self.limits.state().in_flight
             or self.limits._unsent
-            or self.queue._in_flight
+            or self.queue.in_flight
             or self.queue._present
         )
 

@@ -80,8 +80,9 @@ def launch(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     open_files: tuple[int, int] | None = None,
+    program: str = "app.py",
 ) -> Process:
-    """Start `app.py` of this tree with these settings and no others."""
+    """Start this program of the tree with these settings and no others."""
 
     def limited() -> None:
         if open_files:
@@ -90,7 +91,7 @@ def launch(
     environment = {"PATH": os.environ["PATH"], "PORT": "0", "PYTHONWARNINGS": "error", **(env or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, str(tree / "app.py"), *argv],
+            [sys.executable, str(tree / program), *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -109,9 +110,10 @@ def started(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     open_files: tuple[int, int] | None = None,
+    program: str = "app.py",
 ) -> Iterator[Process]:
     """A service that listens; it is gone afterwards, whatever happened."""
-    service = launch(tree, log, *argv, env=env, cwd=cwd, open_files=open_files)
+    service = launch(tree, log, *argv, env=env, cwd=cwd, open_files=open_files, program=program)
     try:
         service.wait_until_it_listens()
         yield service

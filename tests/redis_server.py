@@ -107,6 +107,11 @@ class RedisServer:
         found: list[str] = self.client.zrange(f"{prefix}:{{{name}}}:leases", 0, -1)
         return found
 
+    def ends(self, name: str, prefix: str = "gigachat-proxy") -> dict[str, float]:
+        """When leases end, in seconds of the server's clock."""
+        found = self.client.zrange(f"{prefix}:{{{name}}}:leases", 0, -1, withscores=True)
+        return {ticket: end / 1_000_000 for ticket, end in found}
+
     def waiting(self, name: str, prefix: str = "gigachat-proxy") -> list[str]:
         found: list[str] = self.client.zrange(f"{prefix}:{{{name}}}:waiting", 0, -1)
         return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis_server import missing
 
-from benchmarks import gpt2giga, jobs, pacing, peer, replicas, sdk, startup, throughput, waiting
+from benchmarks import gpt2giga, jobs, jobs_batch, jobs_kill, pacing, peer, replicas, sdk, startup, throughput, waiting
 from benchmarks.processes import Process, service
 from benchmarks.report import Report, Size
 
@@ -74,8 +74,30 @@ TOLD = {
         ],
     ),
     jobs.run: (
-        ["accepted a second, 100 at once", "accepted a second, 1 at once", "commits a job"],
-        [["bare commits", "add, 1 at once", "add, 100 at once", "add of 100 in one call"]],
+        ["accepted a second, 100 at once", "accepted a second, 1 at once", "commits a job", "over HTTP, jobs accepted"],
+        [
+            ["bare commits", "add, 1 at once", "add, 100 at once", "add of 100 in one call"],
+            ["requests, answered", "jobs, accepted"],
+        ],
+    ),
+    jobs_kill.run: (
+        [
+            "SQLite, 2 kills: accepted jobs without their answer",
+            "SQLite, 2 kills: calls repeated beyond those in flight",
+            "Redis, one of two killed: accepted jobs without their answer",
+            "Redis, one of two held: answers that changed",
+        ],
+        [["SQLite, 2 kills", "Redis, one of two killed", "Redis, one of two held"]],
+    ),
+    jobs_batch.run: (
+        [
+            "paced: p50 of the wait, with a batch / alone",
+            "paced: p99 of the wait, with a batch / by the rule",
+            "one at a time: p50 of the wait, with a batch / alone",
+            "while live requests always wait",
+            "a batch of 100 lines: seconds to the first call",
+        ],
+        [["paced", "one at a time"], ["a batch of 100 lines", "100 jobs one by one"]],
     ),
     replicas.run: (
         [
@@ -100,7 +122,7 @@ TOLD = {
 @pytest.mark.parametrize("benchmark", TOLD, ids=lambda run: run.__module__.rpartition(".")[2])
 def test_a_benchmark_runs_and_its_tables_are_whole(benchmark: Callable[[Size], Report]):
     """On the smallest size: every measure is a number, every row is there, every cell is filled, and all is printed."""
-    if benchmark is replicas.run and shutil.which("redis-server") is None:
+    if benchmark in (jobs_kill.run, replicas.run) and shutil.which("redis-server") is None:
         missing()
     report = benchmark(Size.SMOKE)
     measures, rows = TOLD[benchmark]

@@ -53,6 +53,21 @@ async def test_a_caller_may_leave_at_any_moment(knobs, outcomes):
             break
 
 
+async def test_when_the_last_leaves_no_permit_is_waited_for():
+    """One that is kept by other replicas may be wanted there, and would be held until its slot."""
+    async with a_line(concurrency=1) as line:
+        first, last = await line.ask("first"), await line.ask("last")
+        assert line.limits._resting
+        last.cancel()
+        await line.clock.settle()
+        assert not line.limits._resting
+        next_one = await line.ask("next")
+        line.api.answer("first")
+        await line.clock.wait_for(first)
+        line.api.answer("next")
+        await line.clock.wait_for(next_one)
+
+
 @lives
 async def test_the_one_behind_is_served_whenever_the_first_leaves(knobs, outcomes):
     """At the same pace as if it had been alone."""

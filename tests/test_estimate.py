@@ -71,6 +71,15 @@ def test_before_the_first_answer_the_pace_alone_is_known():
     assert eta(2, Lanewide.of([limits(allowed=1, in_flight=1, rpm=60, interval=1)]), latency=None, ages=[7]) == 2
 
 
+def test_other_replicas_lines_take_turns_with_this_one():
+    """For each who goes before here one of each other line goes too."""
+    paced = limits(rpm=600, interval=0.1, next_send=0.05, lines=3)
+    assert eta(20, Lanewide.of([paced]), latency=0, ages=[]) == pytest.approx(6.05)
+    one_at_a_time = limits(allowed=1, in_flight=1, lines=3)
+    assert eta(4, Lanewide.of([one_at_a_time]), latency=10, ages=[4]) == pytest.approx(6 + 12 * 10)
+    assert Lanewide.of([limits(lines=3), limits(lines=2)]).lines == 3
+
+
 def test_accounts_share_the_line():
     """Two accounts send twice as fast, and the next send is whichever is sooner."""
     first = limits(rpm=60, interval=1, next_send=0.9, allowed=3, in_flight=1)

@@ -19,7 +19,7 @@ from proxy.errors import (
 )
 from proxy.limits.local import FIRST_BACKOFF, FIRST_RUN
 from proxy.line import Priority
-from proxy_request import PLACES_AGE
+from proxy.places import AGE
 
 TOO_MANY = UpstreamError(429)
 
@@ -428,7 +428,7 @@ async def test_each_waiting_request_knows_its_place():
             await line.ask(name)
         places = [line.queue.place(line.requests[name]) for name in "abc"]
         assert places == [0, 1, 2]
-        await line.clock.forward(5 + PLACES_AGE)
+        await line.clock.forward(5 + AGE)
         assert [line.queue.place(line.requests[name]) for name in "abc"] == [0, 0, 1]
         await line.clock.forward(10)
 

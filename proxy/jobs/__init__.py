@@ -3,7 +3,9 @@
 Rule 1: a job is accepted when `add` returns. From then on it outlives this process.
 Rule 2: whoever runs a job has claimed it. Each claim has a greater fence than the one before, and only the newest may
         tell how the job ended: a late first runner overwrites nothing.
-Rule 3: a claim lasts as long as its lease. Whoever dies lets it lapse, and the job is claimed again.
+Rule 3: a claim lasts as long as its lease, which is renewed thrice in that time, or until somebody else claims the job.
+        Whoever dies lets it lapse. When nobody has claimed or renewed anything for half a lease, the store was away or
+        its clock was set: leases that ended meanwhile end a third of one later, so that who lives can renew them.
 Rule 4: what has ended stays as it ended until it expires, unless an operator has it run again.
 Rule 5: what cannot be written is refused whole (JobsFull, JobsUnavailable), and nothing accepted before is lost.
 
@@ -16,6 +18,7 @@ Rule 5: what cannot be written is refused whole (JobsFull, JobsUnavailable), and
 | running                    | queued    | `release`, `fail` with `retry_at`, the end of a lease, a new process   |
 | queued, running            | cancelled | `cancel`                                                               |
 | failed, cancelled, expired | queued    | `retry`                                                                |
+| queued and these           | running   | `claim_one`                                                            |
 
 There are two engines behind this promise, `sqlite/` (one process) and `redis/` (many); `store.py` chooses. Times are
 seconds since the epoch. Every operation raises JobsUnavailable if the engine cannot be reached.
@@ -38,8 +41,9 @@ DAY = 86_400.0
 EVERYBODY = "*"
 #: The caller of what the service has to do for itself.
 SERVICE = ""
-#: The order in which priorities are claimed: batch after everything live.
+#: The order in which priorities are claimed: batch after everything live; and before all of them what is the service's.
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+OWN_RANK = -1
 
 
 class State(StrEnum):
@@ -59,10 +63,11 @@ ENDS = (State.DONE, State.FAILED, State.CANCELLED, State.EXPIRED)
 
 
 class Kind(Enum):
-    """Which priorities are claimed together."""
+    """Which jobs are claimed together: by the priorities of callers' own; those of the service have none."""
 
     LIVE = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
     BATCH = (Priority.BATCH,)
+    OWN = ()
 
     @property
     def topic(self) -> str:
@@ -71,12 +76,17 @@ class Kind(Enum):
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """The first and the last of its priorities."""
-        return RANKS[self.value[0]], RANKS[self.value[-1]]
+        """The first and the last in the order of claims."""
+        ranks = [RANKS[priority] for priority in self.value] or [OWN_RANK]
+        return ranks[0], ranks[-1]
 
     @classmethod
     def of(cls, priority: Priority) -> "Kind":
         return cls.BATCH if priority is Priority.BATCH else cls.LIVE
+
+    @classmethod
+    def at(cls, rank: int) -> "Kind":
+        return next(kind for kind in cls if kind.ranks[0] <= rank <= kind.ranks[1])
 
 
 class Answer(NamedTuple):
@@ -148,6 +158,15 @@ class Job:
     def claim(self) -> Claim:
         return Claim(self.id, self.fence)
 
+    @property
+    def rank(self) -> int:
+        """Where it is in the order of claims."""
+        return OWN_RANK if self.caller == SERVICE else RANKS[self.priority]
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.at(self.rank)
+
 
 class Claimed(NamedTuple):
     """Jobs to run, and after how many seconds without news to claim again."""
@@ -180,7 +199,7 @@ class Room(NamedTuple):
 class StoreState(NamedTuple):
     """How many jobs may be claimed of each kind, wait for another attempt, run, and are there at all.
 
-    `bytes` is what everything takes, files included.
+    The service's own work counts as live. `bytes` is what everything takes, files included.
     """
 
     live: int
@@ -239,6 +258,12 @@ class JobStore(Protocol):
 
         Whoever finds none listens for `kind.topic` from before the claim. One that is cancelled meanwhile may leave
         claimed jobs to the end of their lease.
+        """
+
+    async def claim_one(self, id: str, *, caller: str | None, lease: float) -> Job | None:
+        """This one at once, before its turn, for somebody waits for it; also if it failed, expired or was cancelled.
+
+        None if it runs or is done, or is not there.
         """
 
     async def renew(self, claims: Iterable[Claim], lease: float) -> frozenset[str]:

@@ -33,7 +33,10 @@ class FileStore(Protocol):
     """The files of all callers; `caller` as in `JobStore`."""
 
     async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
-        """Keep a file, whole or not at all, before this returns. Raises JobsFull, and what `content` raises."""
+        """Keep a file, whole or not at all, before this returns. One whose id is there already is left as it is.
+
+        Returns the file that is there. Raises JobsFull, and what `content` raises.
+        """
 
     async def get(self, id: str, *, caller: str | None) -> StoredFile | None: ...
 

@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from proxy.jobs import RANKS, Answer, Job, State
+from proxy.jobs import OWN_RANK, RANKS, Answer, Job, State
 from proxy.jobs.batches import CHANGEABLE, Batch, BatchState
 from proxy.jobs.files import StoredFile
+from proxy.line import Priority
 
-PRIORITIES = {rank: priority for priority, rank in RANKS.items()}
+PRIORITIES = {OWN_RANK: Priority.HIGH} | {rank: priority for priority, rank in RANKS.items()}
 #: What is in `about`.
 JOB_ABOUT = ("operation", "dialect", "method", "path", "headers", "custom_id", "webhook")
 FILE_ABOUT = ("filename",)
@@ -63,7 +64,7 @@ def fields_of(job: Job) -> Fields:
     return {
         **tags(id=job.id, caller=job.caller, batch=job.batch, key=job.key),
         "fingerprint": plain(job.fingerprint),
-        "rank": RANKS[job.priority],
+        "rank": job.rank,
         "created": job.created,
         "deadline": job.deadline,
         "keep": job.keep,

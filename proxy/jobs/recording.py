@@ -21,12 +21,37 @@ class Recording(AbstractStreamWriter):
         self.headers: CIMultiDict[str] = CIMultiDict()
         #: What is known of the request.
         self.note: Note | None = None
+        #: Whether it comes in pieces, as a stream or a long answer does, and not whole.
+        self.is_in_pieces = False
+        #: Whether what serves it came to its end; else it was broken off.
+        self.is_complete = False
         self._pieces: list[bytes] = []
         self._is_over = False
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Recording {self.status} pieces={len(self._pieces)}>"
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Recording":
+        """An answer that was kept."""
+        recording = cls()
+        recording.status, content_type, body = answer
+        recording.headers["Content-Type"] = content_type
+        recording._add(body)
+        recording.is_complete = True
+        recording.end()
+        return recording
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more comes."""
+        return self._is_over
+
+    @property
+    def failure(self) -> ProxyError | None:
+        """Why it failed, as far as that is our own word."""
+        return self.note.failure if self.note is not None else None
 
     @property
     def answer(self) -> Answer:
@@ -75,6 +100,7 @@ class Recording(AbstractStreamWriter):
     # -- as the server library writes a stream
 
     async def write_headers(self, status_line: str, headers: CIMultiDict[str]) -> None:
+        self.is_in_pieces = True
         self.status = int(status_line.split(" ", 2)[1])
         self.headers = CIMultiDict(headers)
         self._tell()

@@ -15,8 +15,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from proxy.errors import JobsFull, JobsUnavailable, LanesFull, LineFull, ProxyError, Stopping, WaitTooLong
-from proxy.jobs import Answer, Claim, Job, Kind
+from proxy.errors import (
+    Cancelled,
+    ClaimOver,
+    JobsFull,
+    JobsUnavailable,
+    LanesFull,
+    LineFull,
+    ProxyError,
+    Stopping,
+    WaitTooLong,
+)
+from proxy.jobs import SERVICE, Answer, Claim, Job, Kind
 from proxy.jobs.recording import Ended, Recording
 from proxy.jobs.store import Store
 
@@ -24,7 +34,7 @@ log = logging.getLogger("proxy.jobs")
 
 #: Jobs of a kind that wait in the line at once, and jobs of it under way at all.
 WAITING = 10
-UNDER_WAY = 200
+UNDER_WAY = {Kind.LIVE: 200, Kind.BATCH: 200, Kind.OWN: 1000}
 #: Seconds for which a job is claimed, and between two times at which all claims are renewed.
 LEASE = 30.0
 RENEWAL = LEASE / 3
@@ -36,10 +46,16 @@ FAREWELL = 5.0
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 3600.0
 #: Seconds between two attempts to reach the store, from the first on.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+#: Begins in which it was not sent, for each call that it may take: processes that die alone make few.
+FALSE_STARTS = 10
 #: There was no room for it, and nothing is wrong with the job.
 NO_ROOM = (Stopping, LineFull, WaitTooLong, LanesFull)
 #: Of what the API may do, what another attempt may mend: 504 is not among it, as it may be paid for.
 PASSING = frozenset({429, 500, 502, 503})
+#: What of the store may pass: it is away, or its disk is full.
+STORE_TROUBLE = (JobsUnavailable, JobsFull)
+#: What the note says of how often a job was sent.
+SENT = " sent"
 DONE = Answer(200, "application/json", b"{}")
 
 
@@ -57,6 +73,8 @@ class GiveUp(Exception):
 
 #: Work of the service's own. Whatever it raises but GiveUp, it is tried again.
 OwnWork = Callable[[Job], Awaitable[None]]
+#: What a runner has to see to all the time.
+Duty = Callable[[], Awaitable[None]]
 
 
 class Serve(Protocol):
@@ -73,16 +91,34 @@ class Run:
         self.recording = Recording()
         #: How many wait here for its answer.
         self.followers = 0
+        #: How often it left the line for a call, in all processes that ever ran it.
+        self.calls = calls_in(job.progress)
+        #: That is being noted.
+        self.noting: asyncio.Task[None] | None = None
+        #: Whether it is one of the tens that are taken from the store, and not begun for somebody who waits for it.
+        self.is_taken = False
         #: Whether it counts among those who wait in the line.
         self.is_waiting = True
         #: Whether its claim is another's, or it was cancelled: nobody wants to know how it ends.
         self.is_lost = False
-        #: Whether it has ended, and the store is being told.
-        self.is_over = False
+        #: When its claim ends unless it is renewed, by the clock that stores go by.
+        self.claimed_until = time.time() + LEASE
+        #: Whether it has ended, and the store is being told; and whether somebody here was told how.
+        self.is_over = self.is_told = False
         self.task: asyncio.Task[None]
 
     def __repr__(self) -> str:
         return f"<Run {self.job} is_waiting={self.is_waiting} followers={self.followers}>"
+
+    @property
+    def tries(self) -> int:
+        """Which attempt this is, from 1; those that never left the line do not count if this one did."""
+        return self.calls if self.noting is not None else self.job.attempts
+
+    async def noted(self) -> None:
+        """Wait until its call is noted, if there was one."""
+        if self.noting is not None:
+            await self.noting
 
     @property
     def place(self) -> int:
@@ -91,6 +127,12 @@ class Run:
         if note is None or note.lane is None or note.enrolled is None:
             return 0
         return note.lane.line.place(note.enrolled)
+
+    @property
+    def eta(self) -> float:
+        """Seconds until it is sent, if it has a place."""
+        note, place = self.recording.note, self.place
+        return note.lane.line.eta(place - 1) if note is not None and note.lane is not None and place else 0.0
 
 
 class Runner:
@@ -134,7 +176,7 @@ class Runner:
     # -- start and stop
 
     def start(self) -> None:
-        duties = (partial(self._take, Kind.LIVE), partial(self._take, Kind.BATCH), self._renew, self._purge)
+        duties: list[Duty] = [*(partial(self._take, kind) for kind in Kind), self._renew, self._purge]
         self._duties = [asyncio.create_task(self._for_good(duty)) for duty in duties]
 
     async def stop(self) -> None:
@@ -143,7 +185,8 @@ class Runner:
         self._room.set()
         await asyncio.sleep(0)  # a task that is cancelled before its first step could give nothing back
         for run in self._runs.values():
-            if run.job.operation in self._own or (run.is_waiting and not run.followers):
+            is_own = run.job.operation in self._own
+            if not run.is_over and (is_own or (run.is_waiting and not run.followers)):
                 run.task.cancel()
 
     async def close(self) -> None:
@@ -167,14 +210,22 @@ class Runner:
     def under_way(self) -> int:
         return len(self._runs)
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def run(self, id: str) -> Run | None:
         """The job with this id, if it is under way in this process."""
         return self._runs.get(id)
 
     def begin(self, job: Job) -> Run:
         """Run one that is claimed already."""
+        if (run := self._runs.get(job.id)) is not None and not run.is_lost:
+            run.job = job  # its lease had ended, nobody else took it, and it goes on
+            run.claimed_until = time.time() + LEASE
+            return run
         run = self._runs[job.id] = Run(job)
-        run.is_waiting = job.operation not in self._own
+        run.is_waiting = job.kind is not Kind.OWN
         run.task = asyncio.create_task(self._whole(run))
         run.task.add_done_callback(lambda _: self._forget(run))
         return run
@@ -187,7 +238,8 @@ class Runner:
 
     def _forget(self, run: Run) -> None:
         run.recording.end()
-        del self._runs[run.job.id]
+        if self._runs.get(run.job.id) is run:  # else it is begun anew already
+            del self._runs[run.job.id]
         self._room.set()
 
     # -- taking
@@ -201,25 +253,22 @@ class Runner:
                     if self._stopping.is_set():
                         await self._insisting(partial(jobs.release, job.claim))
                     else:
-                        self.begin(job)
+                        self.begin(job).is_taken = True
                 if not claimed.jobs:
                     await news.next(claimed.again)
 
     async def _places(self, kind: Kind) -> int:
         """Wait until some of this kind may be taken. Returns how many; 0 if no more are, since the service stops."""
         while not self._stopping.is_set():
-            if (wait := self._resumes_at - time.monotonic()) > 0:
+            if kind is not Kind.OWN and (wait := self._resumes_at - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             self._room.clear()
-            runs = [run for run in self._runs.values() if self._counts(run, kind)]
-            places = min(WAITING - sum(run.is_waiting for run in runs), UNDER_WAY - len(runs))
+            runs = [run for run in self._runs.values() if run.is_taken and run.job.kind is kind]
+            places = min(WAITING - sum(run.is_waiting for run in runs), UNDER_WAY[kind] - len(runs))
             if places > 0:
                 return places
             await self._room.wait()
         return 0
-
-    def _counts(self, run: Run, kind: Kind) -> bool:
-        return Kind.of(run.job.priority) is kind and run.job.operation not in self._own
 
     # -- running
 
@@ -227,10 +276,12 @@ class Runner:
         """From its beginning to the word that the store has of its end."""
         job = run.job
         try:
-            if job.attempts > self._attempts:
-                await self._fail(run, f"it was begun {job.attempts - 1} times and never ended", None)
-            elif (own := self._own.get(job.operation)) is not None:
+            if (own := self._own.get(job.operation)) is not None:  # it has a schedule of its own
                 await self._work(run, own)
+            elif job.caller == SERVICE:  # another version of us has brought it
+                await self._fail(run, f"this service knows no {job.operation}", None, again_in=LONGEST_BACKOFF)
+            elif run.calls >= self._attempts or job.attempts > self._attempts * FALSE_STARTS:
+                await self._fail(run, f"it was begun {job.attempts - 1} times and never ended", None)
             else:
                 await self._request(run)
         except asyncio.CancelledError:
@@ -242,15 +293,18 @@ class Runner:
     async def _request(self, run: Run) -> None:
         ended = await self._serve(run.job, run.recording, partial(self._called, run))
         failure, status = ended.failure, ended.answer.status
-        run.is_over = True
-        if isinstance(failure, NO_ROOM) and not run.followers:
+        run.is_over, run.is_told = True, run.followers > 0
+        await run.noted()
+        if isinstance(failure, ClaimOver):
+            await self._release(run)
+        elif isinstance(failure, Stopping) or (isinstance(failure, NO_ROOM) and not run.is_told):
             self._rest(failure.retry_after or 1.0)
             await self._release(run)
         elif failure is None and status < 400:
             await self._ack(run, ended.answer)
-        elif self._may_try_again(run, failure.status if failure else status):
+        elif not isinstance(failure, Cancelled) and self._may_try_again(run, failure.status if failure else status):
             asked = failure.retry_after if failure else None
-            await self._fail(run, told(ended), ended.answer, again_in=max(self._backoff(run.job), asked or 0.0))
+            await self._fail(run, told(ended), ended.answer, again_in=max(self._backoff(run), asked or 0.0))
         else:
             await self._fail(run, told(ended), ended.answer)
 
@@ -265,79 +319,98 @@ class Runner:
             await self._fail(run, str(failure), None)
         except ProxyError as error:
             log.warning("%s %s is tried again: %s", job.operation, job.id, error)
-            await self._fail(run, str(error), None, again_in=self._backoff(job))
+            await self._fail(run, str(error), None, again_in=self._backoff(run))
         else:
+            run.is_over = True
             await self._ack(run, DONE)
 
     def _called(self, run: Run) -> None:
-        """It leaves the line."""
-        run.is_waiting = False
-        self._room.set()
+        """It leaves the line. Raises ClaimOver if nobody has held its claim: this process may have stood still."""
+        if time.time() > run.claimed_until:
+            raise ClaimOver
+        if run.is_waiting:
+            run.is_waiting = False
+            run.calls += 1
+            run.noting = asyncio.create_task(self._note_call(run))
+            self._room.set()
+
+    async def _note_call(self, run: Run) -> None:
+        """Should this process die now, it is known that the job may be to blame, and not those that wait."""
+        try:
+            await self._store.jobs.note(run.job.claim, f"{run.calls}{SENT}")
+        except ProxyError as error:
+            log.warning("job %s: that it was sent is not noted: %s", run.job.id, error)
 
     def _rest(self, seconds: float) -> None:
         """The line has no room: take nothing for a while."""
         self._resumes_at = max(self._resumes_at, time.monotonic() + seconds)
 
     def _may_try_again(self, run: Run, status: int) -> bool:
-        return status in PASSING and not run.followers and run.job.attempts < self._attempts
+        return status in PASSING and not run.is_told and run.tries < self._attempts
 
-    def _backoff(self, job: Job) -> float:
-        return min(FIRST_BACKOFF * 3.0 ** max(0, job.attempts - 1), LONGEST_BACKOFF) * (0.5 + random.random() / 2)
+    def _backoff(self, run: Run) -> float:
+        return min(FIRST_BACKOFF * 3.0 ** max(0, run.tries - 1), LONGEST_BACKOFF) * (0.5 + random.random() / 2)
 
     # -- telling the store
 
     async def _ack(self, run: Run, answer: Answer) -> None:
         await self._then(run)
-        await self._tell(run, partial(self._store.jobs.ack, run.job.claim, answer))
+        await self._tell(run, partial(self._store.jobs.ack, answer=answer))
 
     async def _fail(self, run: Run, error: str, answer: Answer | None, *, again_in: float | None = None) -> None:
         if again_in is None:
             await self._then(run)
         at = None if again_in is None else time.time() + again_in
-        fail = self._store.jobs.fail
-        await self._tell(run, partial(fail, run.job.claim, error, answer=answer, retry_at=at))
+        await self._tell(run, partial(self._store.jobs.fail, error=error, answer=answer, retry_at=at))
 
     async def _release(self, run: Run) -> None:
-        await self._tell(run, partial(self._store.jobs.release, run.job.claim))
+        await self._tell(run, self._store.jobs.release)
 
     async def _give_back(self, run: Run) -> None:
         """It is ended early. A store that cannot be reached now gives it out again when its lease is over."""
         if not run.is_lost:
             try:
+                await run.noted()
                 await self._store.jobs.release(run.job.claim)
-            except JobsUnavailable as error:
+            except STORE_TROUBLE as error:
                 log.warning("job %s is not given back: %s", run.job.id, error)
 
     async def _then(self, run: Run) -> None:
         """What is to be done when it has ended. Before that, lest it be forgotten: such work waits for the end."""
         if (work := self._after(run.job)) is not None:
             try:
-                await self._insisting(partial(self._store.jobs.add, work))
+                await self._insisting(partial(self._store.jobs.add, work), on=(JobsUnavailable,))
             except JobsFull as error:
                 log.error("job %s has ended, and its %s is lost: %s", run.job.id, work.operation, error)
 
-    async def _tell(self, run: Run, tell: Callable[[], Awaitable[bool]]) -> None:
-        if not await self._insisting(tell):
-            log.warning("job %s: its end is not kept, for it is another's by now, or was cancelled", run.job.id)
+    async def _tell(self, run: Run, tell: Callable[[Claim], Awaitable[bool]]) -> None:
+        claim = None
+        while claim != run.job.claim:
+            claim = run.job.claim
+            if await self._insisting(partial(tell, claim)):
+                return
+        log.warning("job %s: its end is not kept, for it is another's by now, or was cancelled", run.job.id)
 
-    async def _insisting(self, step: Callable[[], Awaitable[Any]]) -> Any:
-        """Until the store can be reached."""
+    async def _insisting(
+        self, step: Callable[[], Awaitable[Any]], *, on: tuple[type[ProxyError], ...] = STORE_TROUBLE
+    ) -> Any:
+        """Until the store can be reached, and has room for what it has accepted before."""
         pause = FIRST_PAUSE
         while True:
             try:
                 return await step()
-            except JobsUnavailable as error:
+            except on as error:
                 log.warning("the store of jobs: %s", error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
     # -- duties
 
-    async def _for_good(self, duty: Callable[[], Awaitable[None]]) -> None:
+    async def _for_good(self, duty: Duty) -> None:
         """Whatever may happen, jobs must not stand still."""
-        while not self._stopping.is_set():
+        while True:
             try:
-                await duty()
+                return await duty()
             except Exception:
                 log.exception("the runner of jobs failed and goes on")
                 await asyncio.sleep(LONGEST_PAUSE)
@@ -345,15 +418,25 @@ class Runner:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEWAL)
-            claims: list[Claim] = [run.job.claim for run in self._runs.values()]
+            runs, began = [*self._runs.values()], time.time()
+            claims: list[Claim] = [run.job.claim for run in runs]
             if claims:
-                for id in await self._insisting(partial(self._store.jobs.renew, claims, LEASE)):
-                    self.lose(id)
+                lost = await self._insisting(partial(self._store.jobs.renew, claims, LEASE))
+                for run, claim in zip(runs, claims, strict=True):
+                    run.claimed_until = began + LEASE
+                    if claim.id in lost and run.job.claim == claim and self._runs.get(claim.id) is run:
+                        self.lose(claim.id)
 
     async def _purge(self) -> None:
         while True:
             await self._insisting(self._store.purge)
             await asyncio.sleep(PURGE)
+
+
+def calls_in(progress: str) -> int:
+    """How often a job with this note of its progress was sent."""
+    number, sent, _ = progress.partition(SENT)
+    return int(number) if sent and number.isdecimal() else 0
 
 
 def told(ended: Ended) -> str:

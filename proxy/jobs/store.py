@@ -26,12 +26,15 @@ class Store:
 
 
 @asynccontextmanager
-async def opened(place: str | Path, *, room: Room | None = None, is_shared: bool = False) -> AsyncIterator[Store]:
+async def opened(
+    place: str | Path, *, room: Room | None = None, is_shared: bool = False, prefix: str = "gigachat-proxy"
+) -> AsyncIterator[Store]:
     """The store at `place`: the path of an SQLite file, or the address of a Redis (see `proxy.limits.address`).
 
     Args:
         room: what it may hold.
         is_shared: it is another process that serves the jobs of this SQLite file; with Redis many do anyway.
+        prefix: what all keys in Redis begin with; services with the same one share their jobs.
 
     Raises JobsUnavailable if it cannot be used, ValueError for a wrong address; the text says what to do.
     """
@@ -39,7 +42,7 @@ async def opened(place: str | Path, *, room: Room | None = None, is_shared: bool
         if isinstance(place, str) and "://" in place:
             from proxy.jobs.redis import redis_store  # whoever needs no Redis needs no client of it
 
-            yield await stack.enter_async_context(redis_store(place, room or Room()))
+            yield await stack.enter_async_context(redis_store(place, room or Room(), prefix))
         else:
             from proxy.jobs.sqlite import sqlite_store
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from proxy.limits.overrides import Changes, Overrides
+
 #: The usage in a body or in an event, one level of details deep.
 USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
@@ -51,7 +53,11 @@ def usage_in(piece: bytes) -> object:
 
 
 class LimitsState(NamedTuple):
-    """A look at a limiter, for people and for the ETA. Times are seconds from now, 0 when past."""
+    """A look at a limiter, for people and for the ETA. Times are seconds from now, 0 when past.
+
+    `lines` is how many replicas take turns, since somebody waits there; this one is always among them.
+    `is_held`: operators have paused it, so nothing is sent until they resume it.
+    """
 
     rpm: float | None
     interval: float
@@ -60,6 +66,15 @@ class LimitsState(NamedTuple):
     in_flight: int
     next_send: float
     paused: float
+    is_held: bool = False
+    lines: int = 1
+
+
+class Bounds(NamedTuple):
+    """What an account's settings say; None: no pacing, no bound."""
+
+    rpm: float | None
+    concurrency: int | None
 
 
 class Permit(Protocol):
@@ -94,6 +109,11 @@ class Permit(Protocol):
 class Limits(Protocol):
     """Pace, concurrency and pauses of one account."""
 
+    #: As it was made; what operators set outranks it.
+    settings: Bounds
+    #: What operators have set.
+    overrides: Overrides
+
     async def acquire(self, cost: int = 1) -> Permit:
         """Wait for a concurrency slot, then until shortly before the pace slot.
 
@@ -102,6 +122,22 @@ class Limits(Protocol):
 
     def try_acquire(self, cost: int = 1) -> Permit | None:
         """A permit if it is to be had without waiting for anything; None says nothing about why."""
+
+    async def override(self, changes: Changes) -> str:
+        """Operators change what holds, for everybody who keeps the limits of this account, at once.
+
+        The next call keeps its distance from the last one by the new pace. Nobody in flight is cut, and nobody is let
+        off until fewer are in flight than may be. While it is paused nothing is sent, and whoever waits goes on
+        waiting. Changes of fields that are the line's are kept and told to listeners.
+
+        Returns why it will not outlast this process, "" if it will. Raises LimitsUnavailable: nothing is changed.
+        """
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call it back whenever `overrides` has changed, whoever changed them."""
+
+    async def settled(self) -> None:
+        """Wait until it is known what operators set before, if that is to be known at all."""
 
     def state(self) -> LimitsState: ...
 

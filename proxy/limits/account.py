@@ -19,8 +19,16 @@ MAX_MARGIN = 0.001
 MARGIN_SHARE = 0.005
 #: Seconds before the end of a pause at which it may be taken for over: two clocks never agree to the microsecond.
 GRAIN = 0.01
+#: Seconds after which an end that Redis announced has surely come there.
+SHORTLY = 0.001
 #: Microseconds by which an older word may come after a newer one; if it is more, the server's clock was set back.
 OVERTAKEN = micro(SET_BACK)
+
+
+def wire_interval(rpm: float | None) -> int:
+    """Microseconds between two calls, as Redis is to keep them."""
+    interval = 60 / rpm if rpm else 0.0
+    return micro(interval + min(MAX_MARGIN, MARGIN_SHARE * interval))
 
 
 class SharedAccount:
@@ -44,37 +52,52 @@ class SharedAccount:
         lease: float,
         alive: float,
     ) -> None:
-        self.interval = 60 / rpm if rpm else 0.0
         self._link = link
         self._time = link.time
         self._keys = link.names.keys(name)
         #: By which messages to everybody name it.
         self.subject = self._keys[0]
         self._replica = replica
-        #: Seconds before its slot at which a call is let off.
-        self.lead = min(LEAD, self.interval / 2)
-        self._window = min(max(WINDOW, WINDOW_SHARE * self.interval), MAX_WINDOW)
         #: How many tickets were written.
         self.tickets = 0
         self.told: Reply | None = None
         self.paused_until = -math.inf
-        #: Until when the pace is taken by what goes out here.
-        self.taken_until = -math.inf
+        #: When the last call that goes out here is sent, at the latest.
+        self._last_send = -math.inf
+        #: What the settings say; Redis knows what operators set.
         self._words: dict[str, Any] = {
             "replica": replica,
             "channel": link.names.channel,
-            "interval": micro(self.interval + min(MAX_MARGIN, MARGIN_SHARE * self.interval)),
+            "interval": wire_interval(rpm),
             "concurrency": concurrency or 0,
             "lease": micro(lease),
             "alive": micro(alive),
             "settle": micro(link.settle),
-            "life": int(1000 * max(KEY_LIFE, 2 * self.interval + MAX_PAUSE)),
         }
+        self.pace(rpm)
+
+    def pace(self, rpm: float | None) -> None:
+        """So many calls a minute hold from now on."""
+        self.interval = 60 / rpm if rpm else 0.0
+        #: Seconds before its slot at which a call is let off.
+        self.lead = min(LEAD, self.interval / 2)
+        self._window = min(max(WINDOW, WINDOW_SHARE * self.interval), MAX_WINDOW)
+        self._words["life"] = int(1000 * max(KEY_LIFE, 2 * self.interval + MAX_PAUSE))
+
+    @property
+    def taken_until(self) -> float:
+        """Until when the pace is taken by what goes out here."""
+        return self._last_send + self.interval
 
     async def say(self, operation: str, **words: Any) -> Reply:
         """One round trip. Raises RedisAway."""
         epoch = self.told.epoch if self.told is not None else 0
         return await self._link.run(self._keys, said(operation, epoch=epoch, **self._words, **words))
+
+    async def fields(self) -> dict[str, str]:
+        """What operators set, as Redis has it. Raises RedisAway."""
+        told = await self._link.command("HGETALL", self._keys[-1])
+        return {name.decode(): value.decode() for name, value in told.items()}
 
     def heed(self, reply: Reply) -> bool:
         """Remember what was told. True if Redis has lost what it knew before."""
@@ -85,6 +108,10 @@ class SharedAccount:
             return False  # answers and pushes come on two connections
         self.told = reply
         return before is not None and before.epoch != reply.epoch
+
+    def after(self, instant: int) -> float:
+        """When something that ends at this instant has ended."""
+        return self._time.at_latest(instant) + SHORTLY
 
     # -- asking for slots
 
@@ -107,7 +134,11 @@ class SharedAccount:
 
     def take(self, sent: float) -> None:
         """A call goes out at this instant at the latest."""
-        self.taken_until = max(self.taken_until, sent + self.interval)
+        self._last_send = max(self._last_send, sent)
+
+    def expect(self, sent: float) -> None:
+        """A call goes out at about this instant."""
+        self.take(sent + self._window)
 
     def opening(self, slot: Slot) -> float:
         """When a call with this slot may be sent."""

@@ -29,6 +29,10 @@ class Fallback:
         self.holds = False
         self.engine: LocalLimits | None = None
 
+    def change(self, rpm: float | None, concurrency: int | None) -> None:
+        """These are the limits of all, when Redis is away the next time."""
+        self._rpm, self._concurrency = rpm, concurrency
+
     def begin(self, replicas: int, rest: float, held: Iterable[SharedPermit]) -> None:
         """Keep to the share from now on, and let nobody off for `rest` seconds; calls that are in flight count.
 

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, RedisError
@@ -38,6 +38,8 @@ CONNECTIONS = 8
 PROBES = 3
 
 KEY_LIFE_MS = int(KEY_LIFE * 1000)
+
+T = TypeVar("T")
 
 
 class RedisAway(Exception):
@@ -163,20 +165,34 @@ class RedisLink:
     async def run(self, keys: Sequence[str], words: bytes) -> Reply:
         """One operation of the script, one round trip. Raises RedisAway."""
         async with self._turns:
-            if not self.is_connected:
-                raise RedisAway
             asked = self.clock.now()
-            try:
-                told = await self._evaluate(keys, words)
-            except (RedisError, OSError, TimeoutError) as error:
-                self._lost(asked, error)
-                raise RedisAway from error
-            if self._unproven is not None:
-                self._unproven = None
-                log.info("Redis at %s is there", self.address.text)
-            reply = Reply(*told)
+            reply = Reply(*await self._heard(lambda: self._evaluate(keys, words)))
             self.time.learn(reply.now, reply.done, heard=self.clock.now(), asked=asked)
             return reply
+
+    async def command(self, *words: str | int) -> Any:
+        """One command, one round trip. Raises RedisAway."""
+        async with self._turns:
+            return await self._heard(lambda: self._command(*words))
+
+    async def _heard(self, question: Callable[[], Awaitable[T]]) -> T:
+        """The answer. Whatever goes wrong means away. Raises RedisAway."""
+        if not self.is_connected:
+            raise RedisAway
+        asked = self.clock.now()
+        try:
+            told = await question()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._lost(asked, error)
+            raise RedisAway from error
+        if self._unproven is not None:
+            self._unproven = None
+            log.info("Redis at %s is there", self.address.text)
+        return told
+
+    async def _command(self, *words: str | int) -> Any:
+        async with asyncio.timeout(self._timeout):
+            return await self._scripts.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def _evaluate(self, keys: Sequence[str], words: bytes) -> list[int]:
         # A deadline for the whole: connecting, asking, hearing.

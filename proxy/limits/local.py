@@ -3,16 +3,18 @@
 Rule 1: nothing here decides while awaiting; `hindrance` decides, `acquire` waits and asks again.
 Rule 2: a call counts when its bytes go out (`gate`, `mark_sent`), whatever comes back; what was not sent was not taken.
 Rule 3: two sends of one account are never closer than the interval, retries and re-sends included.
+Rule 4: what operators set holds from that instant on: whoever waits, at the gate too, looks again.
 """
 
 import asyncio
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from proxy.clock import Clock
-from proxy.limits import LimitsState, Usage
+from proxy.limits import Bounds, LimitsState, Usage
+from proxy.limits.overrides import CONCURRENCY, NONE, PAUSED, RPM, Changes, Overrides, changed, in_force
 from proxy.limits.resting import Resting
 
 #: Seconds before its pace slot at which a call is let off: enough to take a connection from the pool and write the
@@ -27,6 +29,13 @@ MAX_PAUSE = 300.0
 FIRST_RUN = 10
 MAX_RUN = 640
 
+#: Keeps what operators set for the next start. Returns why it cannot, "" if it can.
+Keep = Callable[[Overrides], Awaitable[str]]
+
+
+async def keep_nothing(overrides: Overrides) -> str:
+    return "this service has no folder for what outlives it"
+
 
 class LocalLimits:
     """Even pace, concurrency and pauses of one account.
@@ -36,6 +45,8 @@ class LocalLimits:
         concurrency: calls in flight at once; None: no bound.
         jitter: a number from 0 to 1, drawn anew for each backoff.
         rest: seconds before the first send, for an account that sent something of late.
+        overrides: what operators set before this process began.
+        keep: keeps what they set from now on.
     """
 
     def __init__(
@@ -46,20 +57,25 @@ class LocalLimits:
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
         rest: float = 0.0,
+        overrides: Overrides = NONE,
+        keep: Keep = keep_nothing,
     ) -> None:
-        self.rpm = rpm or None
-        self.interval = 60 / rpm if rpm else 0.0
+        self.settings = Bounds(rpm or None, concurrency or None)
         self._clock = clock or Clock()
         self._jitter = jitter
         self._ceiling = Ceiling(concurrency)
         self._in_flight = 0
         #: Who was let off and has not been sent, with the slot it was let off for; the last one's is the latest.
         self._unsent: dict[LocalPermit, float] = {}
-        self._next_send = self._clock.now() + rest if rest else -math.inf
+        self._rest_until = self._clock.now() + rest if rest else -math.inf
+        self._last_send = -math.inf
         self._paused_until = -math.inf
         self._strikes = 0
         self._gate = asyncio.Lock()
-        self._resting = Resting(self._clock)
+        self._resting, self._at_gate = Resting(self._clock), Resting(self._clock)
+        self._keep = keep
+        self._listeners: list[Callable[[], None]] = []
+        self._adopt(overrides)
 
     def __repr__(self) -> str:
         state = self.state()
@@ -105,22 +121,58 @@ class LocalLimits:
             in_flight=self._in_flight,
             next_send=max(0.0, self._due() - now),
             paused=max(0.0, self._paused_until - now),
+            is_held=self._is_held,
         )
+
+    # -- what operators set
+
+    async def override(self, changes: Changes) -> str:
+        self._adopt(changed(self.overrides, changes))
+        for listener in self._listeners:
+            listener()
+        return await self._keep(self.overrides)
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    async def settled(self) -> None: ...
+
+    def _adopt(self, overrides: Overrides) -> None:
+        self.overrides = overrides
+        self.rpm = in_force(overrides, RPM, self.settings.rpm)
+        self.interval = 60 / self.rpm if self.rpm else 0.0
+        bound = in_force(overrides, CONCURRENCY, self.settings.concurrency)
+        self._ceiling.setting = None if bound is None else int(bound)
+        self._is_held = PAUSED in overrides
+        self._next_send = max(self._rest_until, self._last_send + self.interval)
+        self._resting.stir()
+        self._at_gate.stir()
 
     # -- what a permit does
 
     async def _pass_gate(self, permit: "LocalPermit") -> None:
-        if self.interval or self._paused_until > self._clock.now():
+        if self.interval or self._opening() > self._clock.now():
             async with self._gate:
-                while (slot := max(self._next_send, self._paused_until)) > self._clock.now():
-                    await self._clock.exactly(slot)
+                while (slot := self._opening()) > self._clock.now():
+                    await self._until(slot)
                 self._stamp(permit)
         else:
             self._stamp(permit)
 
+    def _opening(self) -> float:
+        """When the next call may pass the gate; infinity while it is paused."""
+        return math.inf if self._is_held else max(self._next_send, self._paused_until)
+
+    async def _until(self, slot: float) -> None:
+        """Return at the slot, or before it when something has changed; the last moment before it is exact."""
+        if slot - self._clock.now() > self._clock.fine:
+            await self._at_gate.until(slot - self._clock.fine)
+        else:
+            await self._clock.exactly(slot)
+
     def _stamp(self, permit: "LocalPermit") -> None:
-        now = self._clock.now()
-        self._next_send = max(self._next_send, now + self.interval)
+        self._last_send = now = self._clock.now()
+        self._next_send = max(self._rest_until, now + self.interval)
         self._unsent.pop(permit, None)
         permit.sent_at = now
         if permit.on_sent is not None:
@@ -159,10 +211,15 @@ class LocalLimits:
         latest = next(reversed(self._unsent.values()), -math.inf)
         return max(due, latest + self.interval)
 
+    @property
+    def promised(self) -> float:
+        """The latest instant at which somebody who was let off already goes; -infinity if there is nobody."""
+        return self._due() - self.interval if self._unsent else -math.inf
+
     def hindrance(self) -> float | None:
-        """None: go now. Else the instant to ask again; infinity: when a slot comes back."""
+        """None: go now. Else the instant to ask again; infinity: when a slot comes back, or it is resumed."""
         allowed = self._ceiling.allowed
-        if allowed is not None and self._in_flight >= allowed:
+        if self._is_held or (allowed is not None and self._in_flight >= allowed):
             return math.inf
         start = self._due() - LEAD
         return start if start > self._clock.now() else None
@@ -207,7 +264,7 @@ class LocalPermit:
 
 
 class Ceiling:
-    """How many calls may be in flight: the setting, lowered by what 429s have taught.
+    """How many calls may be in flight: the setting, which may change, lowered by what 429s have taught.
 
     A 429 halves it; a run of successes raises it by one. The run before the level that earned the last 429 doubles
     each time it earns one again, so that an upstream which really allows less is asked for more only now and then.
@@ -215,22 +272,32 @@ class Ceiling:
 
     def __init__(self, setting: int | None) -> None:
         self.setting = setting or None
-        self.allowed = self.setting
+        #: What 429s have taught; None: nothing, or it has been unlearned.
+        self._taught: int | None = None
         self._failed_at = math.inf
         self._run = FIRST_RUN
         self._successes = 0
         self._cut_at = -math.inf
 
+    @property
+    def allowed(self) -> int | None:
+        """How many; None: no bound."""
+        if self._taught is None or self.setting is None:
+            return self._taught or self.setting
+        return min(self._taught, self.setting)
+
     def succeeded(self) -> None:
-        if self.allowed is None or self.allowed == self.setting:
+        if self._taught is None:
             return
         self._successes += 1
-        if self._successes < (FIRST_RUN if self.allowed + 1 < self._failed_at else self._run):
+        if self._successes < (FIRST_RUN if self._taught + 1 < self._failed_at else self._run):
             return
-        if self.allowed >= self._failed_at:
+        if self._taught >= self._failed_at:
             self._failed_at, self._run = math.inf, FIRST_RUN  # that level holds now
-        self.allowed += 1
+        self._taught += 1
         self._successes = 0
+        if self.setting is not None and self._taught >= self.setting:
+            self._taught = None
 
     def cut(self, in_flight: int, now: float, sent_at: float | None) -> bool:
         """Halve, unless this 429 answers a call of the burst that was cut already. True if it was news."""
@@ -239,7 +306,7 @@ class Ceiling:
         level = self.allowed or in_flight
         self._run = min(MAX_RUN, self._run * 2) if level == self._failed_at else FIRST_RUN
         self._failed_at = level
-        self.allowed = max(1, level // 2)
+        self._taught = max(1, level // 2)
         self._successes = 0
         self._cut_at = now
         return True

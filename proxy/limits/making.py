@@ -1,36 +1,88 @@
-"""Which engine keeps the limits: this process, or Redis for all replicas."""
+"""Which engine keeps the limits: this process, or Redis for all replicas. It keeps what operators set, too."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from proxy.audit import Audit, FileAudit, MemoryAudit
 from proxy.limits import Limits
-from proxy.limits.local import LocalLimits
+from proxy.limits.kept import LimitsFile
+from proxy.limits.local import LocalLimits, keep_nothing
+from proxy.limits.overrides import NONE, Overrides
 from proxy.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from proxy.limits.link import RedisLink
 
-class MakeLimits(Protocol):
-    """Makes the limits of one account."""
+#: Of what operators set and of who did, in the folder for what outlives the process.
+LIMITS_FILE = "limits.json"
+AUDIT_FILE = "audit.jsonl"
 
-    def __call__(self, name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
-        """`name` is what all replicas call the account, and tells nobody anything.
 
-        `rest` is how many seconds must pass before the first send.
+class Engine(Protocol):
+    """Keeps limits; `audit` records who changed them."""
+
+    audit: Audit
+
+    def limits(self, name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
+        """Those of one account, as the settings have them.
+
+        `name` is what all replicas call the account, and tells nobody anything. `rest` is how many seconds must pass
+        before the first send.
         """
 
 
-def local(name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
-    return LocalLimits(rpm=rpm, concurrency=concurrency, rest=rest)
+class LocalEngine:
+    """An `Engine` of one process.
+
+    Args:
+        file: what operators set is kept there; None: as long as the process lives.
+        overrides: what is there already, by account.
+    """
+
+    def __init__(self, audit: Audit, file: LimitsFile | None, overrides: Mapping[str, Overrides]) -> None:
+        self.audit = audit
+        self._file = file
+        self._overrides = dict(overrides)
+
+    def limits(self, name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
+        # A lane that was dropped for a while finds again what was set for its account.
+        overrides, keep = self._overrides.get(name, NONE), partial(self._keep, name)
+        return LocalLimits(rpm=rpm, concurrency=concurrency, rest=rest, overrides=overrides, keep=keep)
+
+    async def _keep(self, name: str, overrides: Overrides) -> str:
+        self._overrides[name] = overrides
+        return await (keep_nothing(overrides) if self._file is None else self._file.keep(name, overrides))
+
+
+class SharedEngine:
+    """An `Engine` of all the processes that use one Redis."""
+
+    def __init__(self, settings: Settings, link: "RedisLink") -> None:
+        from proxy.limits.shared import SharedLimits  # redis takes time to import, and is not wanted elsewhere
+        from proxy.limits.shared_audit import SharedAudit
+
+        self._make = partial(SharedLimits, link, fallback=settings.redis_fallback)
+        self.audit: Audit = SharedAudit(link)
+
+    def limits(self, name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
+        # Redis remembers the last send itself.
+        return self._make(name, rpm=rpm, concurrency=concurrency)
 
 
 @asynccontextmanager
-async def limits_of(settings: Settings) -> AsyncIterator[MakeLimits]:
-    """The engine that the settings name, while the block runs. Raises SettingsError."""
+async def limits_of(settings: Settings, assets: Path | None = None) -> AsyncIterator[Engine]:
+    """The engine that the settings name, while the block runs; one process keeps its changes in the folder `assets`.
+
+    Raises SettingsError.
+    """
     if settings.redis_url is None:
-        yield local
+        yield await local(assets)
         return
-    from proxy.limits.link import RedisLink  # redis takes time to import, and is not wanted elsewhere
-    from proxy.limits.shared import SharedLimits
+    from proxy.limits.link import RedisLink  # see above
 
     try:
         link = RedisLink(
@@ -38,13 +90,20 @@ async def limits_of(settings: Settings) -> AsyncIterator[MakeLimits]:
         )
     except ValueError as error:
         raise SettingsError(str(error)) from None
-
-    def shared(name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
-        # Redis remembers the last send itself.
-        return SharedLimits(link, name, rpm=rpm, concurrency=concurrency, fallback=settings.redis_fallback)
-
     await link.start()
     try:
-        yield shared
+        yield SharedEngine(settings, link)
     finally:
         await link.close()
+
+
+async def local(assets: Path | None) -> LocalEngine:
+    """Raises SettingsError for a file that is wrong: nobody can know what it was to say."""
+    if assets is None:
+        return LocalEngine(MemoryAudit(), None, {})
+    file = LimitsFile(assets / LIMITS_FILE)
+    try:
+        overrides = await asyncio.to_thread(file.read)
+    except (OSError, ValueError) as error:
+        raise SettingsError(str(error)) from None
+    return LocalEngine(FileAudit(assets / AUDIT_FILE), file, overrides)

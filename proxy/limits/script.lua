@@ -6,10 +6,15 @@
 --         interval after it was sent. Who does not say when it was sent is taken to have been sent at the end.
 -- Rule 4: every operation may be said twice; what was done already is not done again.
 --
+-- Rule 5: a replica that is there is heard every third of `alive` at least. After a longer silence leases may have ended
+--         under calls that go on, since nobody could reach this server, or its clock was set.
+--
 -- KEYS      state     hash: the fields below; whole numbers, 0 for none
 --           leases    sorted set: ticket -> when the lease ends unless it is renewed
 --           waiting   sorted set: ticket -> its turn
 --           replicas  sorted set: replica -> until when it counts as alive
+--           overrides hash: what operators set; `revision`, `interval`, `bound` and `held` are for here, the rest for
+--                     replicas, see shared_overrides.py
 -- ARGV[1]   what the replica says, as JSON
 -- Returns   a reply (see `told`); wire.py reads it
 --
@@ -17,7 +22,7 @@
 -- how long it may be sent: so that whoever gives it a slot knows. A replica is link-number: messages for it go to its
 -- link's channel.
 
-local STATE, LEASES, WAITING, REPLICAS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local STATE, LEASES, WAITING, REPLICAS, OVERRIDES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local FIELDS = {
   'epoch', -- when this state began; another one means that data may be lost
   'server', -- which run of the server it began in
@@ -36,6 +41,9 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local state, before = {}, {}
 local holder -- of the pace: a ticket, '' for none
+local setting = {interval = said.interval, concurrency = said.concurrency}
+local revision, is_held -- of the overrides; whether operators let nobody go
+local given = {} -- tickets that were given something by this operation
 
 local function live(key) redis.call('PEXPIRE', key, said.life) end
 
@@ -47,6 +55,15 @@ local function read()
   end
   before.holder = values[1] or ''
   holder = before.holder
+end
+
+-- What operators set outranks what the replica says, whether it has heard of that or not.
+local function obey()
+  local set = redis.call('HMGET', OVERRIDES, 'revision', 'interval', 'bound', 'held')
+  revision = tonumber(set[1] or '') or 0
+  said.interval = tonumber(set[2] or '') or setting.interval
+  said.concurrency = tonumber(set[3] or '') or setting.concurrency
+  is_held = set[4] ~= false
 end
 
 local function save()
@@ -74,12 +91,26 @@ end
 
 local function in_flight() return redis.call('ZCARD', LEASES) end
 
+-- How many replicas have somebody waiting, those included that were given something just now.
+local function lines()
+  local count, seen = 0, {}
+  for _, tickets in ipairs({redis.call('ZRANGE', WAITING, 0, -1), {holder, said.ticket}, given}) do
+    for _, ticket in ipairs(tickets) do
+      local replica = string.match(ticket, '^[^:]+')
+      if replica and not seen[replica] then
+        seen[replica], count = true, count + 1
+      end
+    end
+  end
+  return count
+end
+
 local function told(slot, ends, recheck)
   local done = redis.call('TIME')
   return {
     now, done[1] * 1000000 + done[2], state.epoch, holder == '' and state.next or state.slot + said.interval,
     state.pause, in_flight(), allowed() or -1, redis.call('ZCOUNT', REPLICAS, now, '+inf'),
-    slot or -1, ends or 0, recheck or 0,
+    lines(), slot or -1, ends or 0, recheck or 0, revision,
   }
 end
 
@@ -119,6 +150,8 @@ local function compare()
   elseif now < state.at - SET_BACK then -- instants of a clock that was set back mean nothing: as good as lost
     redis.call('DEL', LEASES, WAITING, REPLICAS)
     holder, state.next, state.pause, state.cut_at, is_lost = '', 0, 0, 0, true
+  elseif now > state.at + said.alive / 2 and redis.call('ZCOUNT', LEASES, '-inf', now) > 0 then
+    is_lost = true
   end
   state.server, state.at = run, now
   if is_lost then settle() end
@@ -161,13 +194,14 @@ end
 local function serve(mine)
   local slot, ends
   redis.call('ZREMRANGEBYSCORE', LEASES, '-inf', now)
-  while now >= state.opens do
+  while now >= state.opens and not is_held do
     local first = redis.call('ZRANGE', WAITING, 0, 0)[1]
     if not first or not is_pace_free() then break end
     local has_lease = redis.call('ZSCORE', LEASES, first)
     if not has_lease and in_flight() >= (allowed() or math.huge) then break end
     redis.call('ZREM', WAITING, first)
     lease(first)
+    given[#given + 1] = first
     local its, till = take_pace(first)
     if first == mine then
       slot, ends = its, till
@@ -184,6 +218,7 @@ end
 local function recheck(ticket)
   local behind = redis.call('ZRANK', WAITING, ticket)
   local turn = said.interval + said.window
+  if is_held then return now + 1000 * said.life end -- whoever resumes it tells all
   if now < state.opens then return state.opens + behind * turn end
   local soonest = redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2] or now
   if holder == '' then return soonest + behind * GRAIN end
@@ -223,7 +258,7 @@ local operations = {}
 -- missed its slot, or is sent once more, and those who wait may wait for its lease.
 local function ask(ticket)
   local has_lease = redis.call('ZSCORE', LEASES, ticket)
-  if has_lease and (said.interval == 0 or holder == ticket) then
+  if has_lease and not is_held and (said.interval == 0 or holder == ticket) then
     lease(ticket)
     return told(take_pace(ticket))
   end
@@ -254,17 +289,6 @@ function operations.tell()
   return told()
 end
 
--- The replica is there, and so are its calls in flight.
-function operations.renew()
-  redis.call('ZREMRANGEBYSCORE', REPLICAS, '-inf', now)
-  redis.call('ZADD', REPLICAS, now + said.alive, said.replica)
-  live(REPLICAS)
-  live(STATE)
-  for _, ticket in ipairs(said.held) do lease(ticket) end
-  serve()
-  return told()
-end
-
 -- Forget of this replica what it does not know of, up to its newest ticket: old data may have come back.
 local function forget(key, known)
   for _, ticket in ipairs(redis.call('ZRANGE', key, 0, -1)) do
@@ -276,13 +300,83 @@ local function forget(key, known)
   end
 end
 
--- The first word of a replica that has connected, or learned of a new epoch: all that it holds and knows.
-function operations.restore()
+-- The next send keeps its distance from the last one by the new interval. Who holds the pace goes on holding it: it
+-- is told, and asks for a slot again, or has been sent.
+local function repace(interval)
+  if interval == said.interval then return end
+  if said.interval == 0 then
+    holder, state.next = '', 0
+  elseif interval == 0 then
+    state.next = now + said.interval -- nobody has said when the last one was
+  elseif state.next > 0 then
+    state.next = state.next - interval + said.interval
+  end
+end
+
+-- Fields of the overrides: {name, value}, false for none. They make a revision that nobody has seen yet.
+local function set(fields, number)
+  local interval = said.interval
+  for _, field in ipairs(fields) do
+    if field[2] then
+      redis.call('HSET', OVERRIDES, field[1], field[2])
+    else
+      redis.call('HDEL', OVERRIDES, field[1])
+    end
+  end
+  redis.call('HSET', OVERRIDES, 'revision', string.format('%.0f', number))
+  obey()
+  repace(interval)
+  tell_all()
+end
+
+-- Operators change something.
+function operations.override()
+  set(said.fields, math.max(now, revision + 1))
+  serve()
+  return told()
+end
+
+-- Leases of replicas that are not connected end soon, unless they are back by then and renew them: most are dead.
+-- Returns when, nil if there are none.
+local function abandon()
+  local soon, is_connected, first = now + said.settle, {}, nil
+  local leases = redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
+  for i = 1, #leases, 2 do
+    local link, ends = string.match(leases[i], '^[^-]*'), tonumber(leases[i + 1])
+    if is_connected[link] == nil then is_connected[link] = redis.call('PUBLISH', said.channel .. link, '') > 0 end
+    if not is_connected[link] then
+      if ends > soon then redis.call('ZADD', LEASES, soon, leases[i]) end
+      first = math.min(first or soon, ends)
+    end
+  end
+  return first
+end
+
+-- The replica is there, with all its calls in flight and all that it asks for. `recheck` is when to say so again, 0 for
+-- its own time.
+function operations.renew()
   local known = {}
-  for _, ticket in ipairs(said.held) do known[ticket] = true end
   for _, ticket in ipairs(said.asking) do known[ticket] = true end
+  for _, ticket in ipairs(said.held) do
+    known[ticket] = true
+    lease(ticket)
+  end
   forget(LEASES, known)
   forget(WAITING, known)
+  redis.call('ZREMRANGEBYSCORE', REPLICAS, '-inf', now)
+  redis.call('ZADD', REPLICAS, now + said.alive, said.replica)
+  live(REPLICAS)
+  live(STATE)
+  serve()
+  return told(-1, 0, abandon())
+end
+
+-- The first word of a replica that has connected, or learned of a new epoch: that it is there, and what it knows.
+function operations.restore()
+  if said.revision > revision then
+    redis.call('DEL', OVERRIDES)
+    set(said.fields, said.revision)
+  end
   state.next = math.max(state.next, said.next)
   if said.paused > 0 then
     pause(said.paused)
@@ -321,6 +415,7 @@ if said.op == 'probe' then
 end
 
 read()
+obey()
 compare()
 local reply = operations[said.op]()
 save()

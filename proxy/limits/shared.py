@@ -7,16 +7,19 @@ Rule 3: a slot that is over, or that a pause overtook, is not used; another one 
 Rule 4: nothing here decides while awaiting; `_has_to_ask` and `_hindrance` decide, `_secure` waits and looks again.
 Rule 5: a call counts when its bytes go out, whatever comes back; what was not sent is given back.
 Rule 6: while Redis is away nobody is let off, and nobody fails; after the grace the fallback holds (fallback.py).
+Rule 7: what operators set is in Redis. The script keeps to it from that instant on; each reply says whether it is news,
+        and a slot that was given before is not used.
 
 A dispatch takes two round trips, three where nobody waits behind it: what there is to tell goes along with the next
 question. One task a limiter tells the rest, and every BEAT seconds that it is there and its calls are in flight.
 
 What a network partition can do. A replica that is cut off from Redis goes on with the calls that it has. Their leases
-end after LEASE at most; then others may take their slots, and as long as those calls run that many too many are in
-flight. After the grace it keeps to its fallback. With `local_share` those that still reach Redis use all of the limits,
-and those cut off add their shares: the API gets less than twice the limits. With `open` each of them adds all of the
-limits; `closed` alone rules both out. A Redis that lost its data, or the newest of them, is told again by its replicas
-within `link.SETTLE`, in which nobody takes a slot; a replica that cannot reach it by then is counted when it can.
+end after LEASE at most, or `link.SETTLE` after another one's sign of life if Redis has seen its connection break; then
+others may take their slots, and as long as those calls run that many too many are in flight. After the grace it keeps
+to its fallback. With `local_share` those that still reach Redis use all of the limits, and those cut off add their
+shares: the API gets less than twice the limits. With `open` each of them adds all of the limits; `closed` alone rules
+both out. A Redis that lost its data, or the newest of them, is told again by its replicas within `link.SETTLE`, in
+which nobody takes a slot; a replica that cannot reach it by then is counted when it can.
 """
 
 import asyncio
@@ -27,13 +30,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from proxy.limits import LimitsState
+from proxy.errors import LimitsUnavailable
+from proxy.limits import Bounds, LimitsState
 from proxy.limits.account import SharedAccount
 from proxy.limits.fallback import Fallback, Mode
 from proxy.limits.link import RedisAway, RedisLink
 from proxy.limits.local import MAX_PAUSE
+from proxy.limits.overrides import CONCURRENCY, NONE, PAUSED, RPM, Changes, Overrides, in_force
 from proxy.limits.reports import Batch, Refusal, Reports
 from proxy.limits.resting import Resting
+from proxy.limits.shared_overrides import overrides_in, wire_fields
 from proxy.limits.shared_permit import SharedPermit
 from proxy.limits.slot import Slot
 from proxy.limits.wire import HAS_LEASE, Reply, micro
@@ -46,8 +52,6 @@ LEASE = 30.0
 BEAT = 10.0
 #: A wire's "no bound".
 NO_BOUND = -1
-#: Seconds after which an end that Redis announced has surely come there.
-SHORTLY = 0.001
 
 
 class SharedStatus(NamedTuple):
@@ -90,12 +94,14 @@ class SharedLimits:
         if not name or lease < 3 * beat:
             raise ValueError("shared limits need a name, and a lease of three beats at least")
         self.name = name
-        self.rpm = rpm or None
-        self.concurrency = concurrency or None
+        self.settings = Bounds(rpm or None, concurrency or None)
+        self.overrides: Overrides = NONE
+        self.rpm, self.concurrency = self.settings
+        self._is_held = False
         self._link = link
         self._clock = link.clock
         self._jitter = jitter
-        self._beat = beat
+        self._every = beat
         self._replica = link.join(self)
         self._account = SharedAccount(
             link, name, self._replica, rpm=self.rpm, concurrency=self.concurrency, lease=lease, alive=3 * beat
@@ -103,6 +109,10 @@ class SharedLimits:
         self.subject = self._account.subject
         self._reports = Reports(link, self._say)
         self._fallback = Fallback(fallback, name, rpm=self.rpm, concurrency=self.concurrency, clock=self._clock)
+        #: What operators set, as Redis has it, and its revision; the newest one that it spoke of; who is told.
+        self._fields: dict[str, str] = {}
+        self._revision = self._newest = 0
+        self._listeners: list[Callable[[], None]] = []
         #: Whose concurrency slot is taken, and who waits for one; each by its ticket.
         self._held: dict[str, SharedPermit] = {}
         self._asking: dict[str, SharedPermit] = {}
@@ -177,6 +187,8 @@ class SharedLimits:
             in_flight=self._others + len(self._held),
             next_send=max(0.0, due - now, paused),
             paused=paused,
+            is_held=self._is_held,
+            lines=max(1, told.lines) if told is not None else 1,
         )
 
     @property
@@ -194,6 +206,57 @@ class SharedLimits:
         if link.is_connected:
             return SharedStatus("shared", 0.0, replicas)
         return SharedStatus("grace" if link.away < link.grace else self._fallback.mode, link.away, replicas)
+
+    # -- what operators set
+
+    async def override(self, changes: Changes) -> str:
+        if not self._is_shared:
+            raise LimitsUnavailable
+        try:
+            await self._say("override", fields=wire_fields(changes))
+            await self._learn()
+        except RedisAway:
+            raise LimitsUnavailable(
+                "Redis, which keeps the limits for all replicas, went away meanwhile: GET /limits will tell whether "
+                "anything was changed"
+            ) from None
+        return ""
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    async def settled(self) -> None:
+        while self._link.is_connected and not self._is_closing and not self._is_up_to_date:
+            await self._resting.until(math.inf)
+
+    @property
+    def _is_up_to_date(self) -> bool:
+        return self._is_shared and self._revision >= self._newest
+
+    async def _learn(self) -> None:
+        """Ask what operators set, and keep to it. Raises RedisAway."""
+        fields = await self._account.fields()
+        revision = int(fields.pop("revision", 0))
+        # Redis may have lost its data since it spoke of a newer one, or others may have told us more by now.
+        self._newest = revision
+        if revision > self._revision:
+            self._revision, self._fields = revision, fields
+            self._adopt(overrides_in(fields))
+        self._resting.stir()
+
+    def _adopt(self, overrides: Overrides) -> None:
+        """From now on. Slots that were given out before are asked for again."""
+        self.overrides = overrides
+        self.rpm = in_force(overrides, RPM, self.settings.rpm)
+        bound = in_force(overrides, CONCURRENCY, self.settings.concurrency)
+        self.concurrency = None if bound is None else int(bound)
+        self._is_held = PAUSED in overrides
+        self._account.pace(self.rpm)
+        self._fallback.change(self.rpm, self.concurrency)
+        for permit in (*self._held.values(), *self._asking.values()):
+            permit.slot, permit.asks_at = None, -math.inf
+        for listener in self._listeners:
+            listener()
 
     # -- what a permit does
 
@@ -246,6 +309,11 @@ class SharedLimits:
         """Whether Redis is there and knows what we hold."""
         return self._link.is_connected and self._restored == self._link.session and not self._is_closing
 
+    @property
+    def _may_ask(self) -> bool:
+        """Not before all refusals are told, lest a slot within their pause is given."""
+        return self._is_shared and not self._is_held and not self._reports.refused
+
     def _is_good(self, slot: Slot) -> bool:
         return self._account.is_good(slot, self._clock.now())
 
@@ -257,7 +325,7 @@ class SharedLimits:
         return max(permit.asks_at, last.slot.closes if last.slot.is_paced else -math.inf)
 
     def _has_to_ask(self, permit: SharedPermit) -> bool:
-        if permit.stand_in is not None or not self._is_shared:
+        if permit.stand_in is not None or not self._may_ask:
             return False
         if permit.slot is not None:
             return not self._is_good(permit.slot)
@@ -265,13 +333,15 @@ class SharedLimits:
 
     def _hindrance(self, permit: SharedPermit) -> float | None:
         """None: go now. Else the instant to look again; infinity: when something happens."""
+        if self._is_held:
+            return math.inf
         if permit.stand_in is not None:
             return None
         if permit.slot is not None and self._is_good(permit.slot):
             start = self._account.opening(permit.slot) - self._account.lead
             return start if start > self._clock.now() else None
         if self._link.is_connected:
-            return self._asks_at(permit) if self._is_shared else math.inf
+            return self._asks_at(permit) if self._may_ask else math.inf
         return self._hindrance_alone(permit)
 
     def _hindrance_alone(self, permit: SharedPermit) -> float | None:
@@ -323,14 +393,16 @@ class SharedLimits:
         elif permit.is_waiting:  # else the answer was overtaken by a push
             if reply.slot != HAS_LEASE and self._held.pop(permit.ticket, None) is not None:
                 self._asking[permit.ticket] = permit
-            permit.asks_at = self._link.time.at_latest(reply.recheck) + SHORTLY
+            permit.asks_at = self._account.after(reply.recheck)
         self._resting.stir()
 
     def _grant(self, permit: SharedPermit, reply: Reply) -> None:
         if self._asking.pop(permit.ticket, None) is not None:
             self._others = max(0, self._others - 1)  # it is one of those that Redis counts
         self._held[permit.ticket] = permit
-        permit.slot, permit.is_waiting, permit.asks_at = self._account.slot(reply), False, -math.inf
+        # A slot by limits that do not hold any more is none.
+        slot = self._account.slot(reply) if reply.revision >= self._revision else None
+        permit.slot, permit.is_waiting, permit.asks_at = slot, False, -math.inf
 
     # -- what the link tells
 
@@ -350,6 +422,7 @@ class SharedLimits:
         if self._account.heed(reply):
             self._restored = 0
         self._others = max(0, reply.in_flight - len(self._held))
+        self._newest = max(self._newest, reply.revision)
         self._resting.stir()
 
     # -- keeping Redis up to date
@@ -371,44 +444,45 @@ class SharedLimits:
             await self._resting.until(math.inf)
         elif not self._is_shared:
             await self._restore()
+        elif self._newest > self._revision:
+            await self._learn()
         elif self._reports.refused:
             await self._reports.tell_refused()
+        elif self._beats_at <= self._clock.now():
+            await self._beat("renew")
         elif self._reports:
             await asyncio.sleep(0)  # whoever asks now takes them along
             if self._reports:
                 await self._reports.tell(self._reports.take())
-        elif self._beats_at <= self._clock.now():
-            await self._renew()
         else:
             await self._resting.until(self._beats_at)
 
     async def _restore(self) -> None:
         """Tell all that we hold, then do without stand-ins."""
         session, live = self._link.session, [*self._held.values(), *self._asking.values()]
-        await self._say(
-            "restore",
-            held=list(self._held),
-            asking=list(self._asking),
-            newest=self._account.tickets,
-            **self._known(),
-        )
+        await self._beat("restore", revision=self._revision, fields=[*self._fields.items()], **self._known())
         self._fallback.end()
         for permit in live:
             permit.stand_in, permit.is_known, permit.asks_at = None, True, -math.inf
-        self._beats_at = self._clock.now() + self._beat
         self._restored = session
         self._resting.stir()
 
     def _known(self) -> dict[str, int]:
         """The next free pace slot and the microseconds left of a pause, as far as we know; 0: nothing."""
         account, now = self._account, self._clock.now()
+        if self._fallback.engine is not None:
+            account.expect(self._fallback.engine.promised)
         paused = max(account.paused_until - now, self.state().paused)
         is_ahead = account.interval and account.taken_until > now
         return {"next": self._link.time.there(account.taken_until) if is_ahead else 0, "paused": micro(paused)}
 
-    async def _renew(self) -> None:
-        self._beats_at = self._clock.now() + self._beat
-        await self._say("renew", held=list(self._held))
+    async def _beat(self, operation: str, **words: Any) -> None:
+        """Say that this replica is there, and what it has; once more when leases of a dead one end, to hand them on."""
+        self._beats_at = self._clock.now() + self._every
+        held, asking, newest = list(self._held), list(self._asking), self._account.tickets
+        reply = await self._say(operation, held=held, asking=asking, newest=newest, **words)
+        if reply.recheck:
+            self._beats_at = min(self._beats_at, self._account.after(reply.recheck))
 
     async def _say(self, operation: str, **words: Any) -> Reply:
         reply = await self._account.say(operation, **words)

@@ -6,9 +6,11 @@
 | `<prefix>:{<name>}:leases`    | who is in flight                                    | likewise                    |
 | `<prefix>:{<name>}:waiting`   | who waits for a slot                                | likewise                    |
 | `<prefix>:{<name>}:replicas`  | who has opened this account                         | likewise                    |
+| `<prefix>:{<name>}:overrides` | what operators set                                  | for ever                    |
+| `<prefix>:audit`              | who set it, the newest first                        | for ever                    |
 | `<prefix>:probe`              | written to see whether the server can be written to | KEY_LIFE                    |
 | `<prefix>:to:<link>`          | channel: slots that came free, for one process      |                             |
-| `<prefix>:to:all`             | channel: pauses and lost data, for everybody        |                             |
+| `<prefix>:to:all`             | channel: pauses, overrides and lost data, for all   |                             |
 
 The keys of one account share a hash tag, so a cluster keeps them together. Times on the wire are whole microseconds
 of Redis's clock.
@@ -71,12 +73,14 @@ class Names:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self.probe = f"{prefix}:probe"
+        self.audit = f"{prefix}:audit"
         self.channel = f"{prefix}:to:"
         self.news = f"{self.channel}all"
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The keys of one account, in the script's order."""
-        return tuple(f"{self._prefix}:{{{name}}}:{kind}" for kind in ("state", "leases", "waiting", "replicas"))
+        kinds = ("state", "leases", "waiting", "replicas", "overrides")
+        return tuple(f"{self._prefix}:{{{name}}}:{kind}" for kind in kinds)
 
 
 class Reply(NamedTuple):
@@ -84,7 +88,8 @@ class Reply(NamedTuple):
 
     `slot` is the pace slot that was given, 0 if any time will do: whoever has it is sent before it `ends`, or asks
     again. It is -1 if none was given, HAS_LEASE if only the pace is waited for: then ask again at `recheck`.
-    `allowed` is -1 where nothing bounds the calls in flight.
+    `allowed` is -1 where nothing bounds the calls in flight. `lines` is how many replicas have somebody waiting.
+    `revision` grows whenever operators set something.
     """
 
     now: int
@@ -95,9 +100,11 @@ class Reply(NamedTuple):
     in_flight: int
     allowed: int
     replicas: int
+    lines: int
     slot: int
     ends: int
     recheck: int
+    revision: int
 
     @property
     def is_granted(self) -> bool:

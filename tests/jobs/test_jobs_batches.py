@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from making import ANSWER, a_job, lines_of, run_one, some_jobs, take
+from making import ANSWER, a_job, lines_of, over, run_one, some_jobs, take
 
 from proxy.errors import BadRequest
 from proxy.jobs import JobStore, Kind, State
@@ -169,6 +169,16 @@ async def test_a_batch_is_forgotten_when_its_time_is_over(store: Store):
     assert await store.batches.get(soon.id, caller=None) is None
     assert [batch.id for batch in (await store.batches.list(caller=None)).entries] == [kept.id]
     assert await store.purge() == 2
+
+
+async def test_a_batch_that_is_to_stay_after_all_stays(store: Store):
+    """Its end was taken back."""
+    batch = a_batch(expires_at=time.time() + 0.05)
+    await store.batches.add(batch)
+    await store.batches.advance(batch.id, among=[BatchState.VALIDATING], expires_at=None)
+    await over(batch.expires_at)
+    assert await store.purge() == 0
+    assert await store.batches.get(batch.id, caller=None) is not None
 
 
 async def test_lines_end_though_their_batch_is_gone(jobs: JobStore):

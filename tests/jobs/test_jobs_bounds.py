@@ -1,6 +1,8 @@
 """What a store holds, and for how long: in every engine."""
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from making import ANSWER, SHORT, OpenStore, Place, a_job, lines_of, over, pieces, run_one, some_jobs, state_of, take
@@ -10,6 +12,10 @@ from proxy.jobs import Kind, Room, State
 from proxy.jobs.batches import Batch
 from proxy.jobs.files import StoredFile
 from proxy.jobs.store import Store
+
+
+def a_file() -> StoredFile:
+    return StoredFile(caller="ann", purpose="batch", filename="f")
 
 
 async def test_the_number_of_jobs_is_bounded(place: Place, open_store: OpenStore):
@@ -56,6 +62,26 @@ async def test_the_bytes_are_bounded_files_and_batches_included(place: Place, op
     assert await store.files.delete(file.id, caller=None)
     await store.jobs.add(a_job())
     assert len((await store.files.list(caller=None)).entries) == 0
+
+
+async def test_files_on_their_way_take_room(place: Place, open_store: OpenStore):
+    """As much as they have brought; what is given up gives it back at once."""
+    store = await open_store(place, room=Room(bytes=3 * 1024 * 1024))
+    before, has_come = (await store.jobs.state()).bytes, asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield bytes(2 * 1024 * 1024)
+        has_come.set()
+        await asyncio.Event().wait()
+
+    sending = asyncio.create_task(store.files.add(a_file(), endless()))
+    await has_come.wait()
+    assert (await store.jobs.state()).bytes > before + 1024 * 1024
+    with pytest.raises(JobsFull):
+        await store.files.add(a_file(), pieces(bytes(2 * 1024 * 1024)))
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert (await store.files.add(a_file(), pieces(bytes(2 * 1024 * 1024)))).bytes == 2 * 1024 * 1024
 
 
 async def test_what_is_forgotten_leaves_nothing_behind(store: Store):

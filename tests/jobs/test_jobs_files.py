@@ -79,6 +79,38 @@ async def test_a_sender_who_leaves_leaves_nothing(store: Store):
     assert await store.files.get(file.id, caller=None) is None
 
 
+async def test_a_file_that_broke_off_may_come_again(store: Store):
+    """Under the same id, and with nothing of the first attempt in it."""
+    file = a_file()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * (3 * PART)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await store.files.add(file, broken())
+    await store.files.add(file, pieces(b"y" * (2 * PART)))
+    assert await gathered(store.files.content(file.id)) == b"y" * (2 * PART)
+
+
+async def test_a_file_that_comes_twice_is_there_as_it_came_first(store: Store):
+    """One after the other, or both at once, as when a late first writer meets its successor."""
+    file = a_file()
+    gate = asyncio.Event()
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b"late" * PART
+        await gate.wait()
+
+    slow = asyncio.create_task(store.files.add(file, late()))
+    await asyncio.sleep(0)
+    first = await store.files.add(file, pieces(b"first"))
+    gate.set()
+    assert await slow == await store.files.add(file, pieces(b"second")) == first
+    assert await gathered(store.files.content(file.id)) == b"first"
+    assert (await store.files.list(caller="ann")).entries == (first,)
+
+
 async def test_a_file_that_is_deleted_while_it_is_read_breaks_off(store: Store):
     """It does not end as if that were all."""
     file = await store.files.add(a_file(), pieces(bytes(3 * PART)))

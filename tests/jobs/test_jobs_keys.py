@@ -1,12 +1,13 @@
 """Idempotency-Key, in every engine: one job for each key of a caller, however often it is brought."""
 
 import asyncio
+import time
 
 import pytest
-from making import ANSWER, LONG, SHORT, a_job, run_one, state_of, take
+from making import ANSWER, LONG, SHORT, a_job, run_one, some_jobs, state_of, take
 
 from proxy.errors import KeyReused
-from proxy.jobs import Job, JobStore, State
+from proxy.jobs import Job, JobStore, Kind, State
 from proxy.jobs.store import Store
 
 
@@ -104,3 +105,73 @@ async def test_each_kind_of_job_has_its_way_in(jobs: JobStore):
         await jobs.add(keyed())
     with pytest.raises(ValueError, match="by add"):
         await jobs.find_or_add(a_job())
+
+
+# ---- Somebody waits for it ----
+
+
+async def test_a_job_that_somebody_waits_for_is_claimed_before_its_turn(jobs: JobStore):
+    """Queued, or put off until later; those before it keep their order."""
+    first, second = a_job(), a_job()
+    await jobs.add(first, second)
+    claimed = await jobs.claim_one(second.id, caller="ann", lease=LONG)
+    assert (claimed.id, claimed.state, claimed.attempts, claimed.body) == (second.id, State.RUNNING, 1, b"{}")
+    assert await jobs.fail(claimed.claim, "broken", retry_at=time.time() + LONG)
+    again = await jobs.claim_one(second.id, caller="ann", lease=LONG)
+    assert (again.fence, again.attempts) == (claimed.fence + 1, 2)
+    assert [job.id for job in await take(jobs)] == [first.id]
+    assert await jobs.ack(again.claim, ANSWER)
+
+
+@pytest.mark.parametrize("end", [State.FAILED, State.CANCELLED, State.EXPIRED])
+async def test_what_did_not_end_well_is_begun_anew_by_who_waits_for_it(jobs: JobStore, end: State):
+    """As `retry` has it, and claimed in the same step: nobody else gets it in between."""
+    job, _ = await jobs.find_or_add(keyed(deadline=time.time() if end is State.EXPIRED else None))
+    if end is State.FAILED:
+        await jobs.fail((await run_one(jobs)).claim, "broken", answer=ANSWER)
+    elif end is State.CANCELLED:
+        await jobs.cancel(job.id, caller=None)
+    else:
+        await jobs.purge()
+    assert (await state_of(jobs, job)).state is end
+    with jobs.news(job.id) as news:
+        claimed = await jobs.claim_one(job.id, caller="ann", lease=LONG)
+        assert await news.next(20)
+    assert (claimed.state, claimed.attempts, claimed.answer, claimed.error) == (State.RUNNING, 1, None, "")
+    assert await take(jobs) == []
+    assert await jobs.ack(claimed.claim, ANSWER)
+
+
+async def test_what_runs_or_is_done_is_nobodys_to_claim(jobs: JobStore):
+    """Nor is another caller's, nor what is not there; of fifty at once one gets it."""
+    job, _ = await jobs.find_or_add(keyed())
+    assert await jobs.claim_one(job.id, caller="bob", lease=LONG) is None
+    claimed = await asyncio.gather(*[jobs.claim_one(job.id, caller=None, lease=LONG) for _ in range(50)])
+    (mine,) = filter(None, claimed)
+    await jobs.ack(mine.claim, ANSWER)
+    assert await jobs.claim_one(job.id, caller=None, lease=LONG) is None
+    assert await jobs.claim_one("job_no", caller=None, lease=LONG) is None
+    done = await state_of(jobs, job)
+    assert (done.state, done.answer, done.attempts) == (State.DONE, ANSWER, 1)
+
+
+async def test_a_claim_that_lapsed_is_anothers_and_the_late_one_overwrites_nothing(jobs: JobStore):
+    late, _ = await jobs.find_or_add(keyed(), lease=SHORT)
+    async with asyncio.timeout(20):
+        while (await state_of(jobs, late)).state is State.RUNNING:
+            await jobs.claim(Kind.BATCH, 1, LONG)
+    second = await jobs.claim_one(late.id, caller="ann", lease=LONG)
+    assert not await jobs.ack(late.claim, ANSWER)
+    assert await jobs.ack(second.claim, ANSWER)
+
+
+async def test_whoever_is_served_at_once_moves_nobody_back(jobs: JobStore):
+    """Jobs born running, or claimed before their turn, take no turn: another caller's is as near as it was."""
+    await jobs.add(*some_jobs(20, "many"))
+    _, is_new = await jobs.find_or_add(keyed(caller="many"), lease=LONG)
+    assert is_new
+    last = a_job("many")
+    await jobs.add(last)
+    assert await jobs.claim_one(last.id, caller="many", lease=LONG)
+    await jobs.add(a_job("few"))
+    assert "few" in [job.caller for job in await take(jobs, 2)]

@@ -155,6 +155,59 @@ async def test_a_lease_that_ended_unnoticed_is_still_good(jobs: JobStore):
     assert await jobs.ack(running.claim, ANSWER)
 
 
+@pytest.mark.parametrize("renews", [True, False])
+async def test_a_lease_that_ended_is_still_good_when_it_was_noticed(jobs: JobStore, renews: bool):
+    """A claim of other jobs has put it back in line, where nobody took it: it is renewed, and its answer is kept."""
+    await jobs.add(a_job())
+    running = await run_one(jobs, lease=0.001)
+    await over(time.time() + 0.002)
+    assert (await jobs.claim(Kind.BATCH, 1, LONG)).jobs == ()
+    assert (await state_of(jobs, running)).state is State.QUEUED
+    if renews:
+        assert await jobs.renew([running.claim], LONG) == frozenset()
+        assert (await state_of(jobs, running)).state is State.RUNNING
+    assert await jobs.note(running.claim, "half")
+    assert await jobs.ack(running.claim, ANSWER)
+    assert (await state_of(jobs, running)).answer == ANSWER
+    assert await take(jobs) == []
+
+
+@pytest.mark.parametrize("how", ["release", "fail"])
+async def test_whoever_has_given_a_job_back_tells_no_more_of_it(jobs: JobStore, how: str):
+    """Neither its end nor that it goes on, though nobody else has claimed it yet."""
+    await jobs.add(a_job())
+    running = await run_one(jobs)
+    assert await (jobs.release(running.claim) if how == "release" else jobs.fail(running.claim, "", retry_at=0))
+    await jobs.claim(Kind.BATCH, 1, LONG)
+    assert await jobs.renew([running.claim], LONG) == {running.id}
+    assert not await jobs.ack(running.claim, ANSWER)
+    again = await state_of(jobs, running)
+    assert (again.state, again.started) == (State.QUEUED, None)
+
+
+async def test_a_cancelled_job_that_is_run_again_is_not_its_first_runners(jobs: JobStore):
+    """Even before somebody else has claimed it."""
+    await jobs.add(a_job())
+    running = await run_one(jobs)
+    await jobs.cancel(running.id, caller=None)
+    await jobs.retry(running.id, caller=None)
+    assert await jobs.renew([running.claim], LONG) == {running.id}
+    assert not await jobs.ack(running.claim, ANSWER)
+    assert (await run_one(jobs)).fence == running.fence + 1
+
+
+async def test_after_a_silence_whoever_runs_a_job_has_time_to_renew_it(jobs: JobStore):
+    """Nobody was heard for longer than a runner is silent: the store was away, and those who run may well be there."""
+    await jobs.add(*some_jobs(2))
+    lease = 0.6
+    alive = await run_one(jobs, lease=lease)
+    dead = await run_one(jobs, lease=lease)
+    await over(time.time() + lease)
+    assert (await jobs.claim(Kind.LIVE, 2, lease)).jobs == ()
+    assert await jobs.renew([alive.claim], LONG) == frozenset()
+    assert (await run_one(jobs, lease=lease)).id == dead.id
+
+
 async def test_whoever_renews_keeps_the_job(jobs: JobStore):
     """Until it stops; then the job goes to the next."""
     await jobs.add(a_job())

@@ -58,6 +58,18 @@ async def test_whoever_was_away_does_not_catch_up(jobs: JobStore):
     assert callers.count("rare") == callers.count("often") == 5
 
 
+async def test_whoever_takes_its_jobs_back_keeps_its_turn(jobs: JobStore):
+    """Those that were cancelled never ran: what it asks for next is not behind two hundred of another's."""
+    told = some_jobs(200, "many")
+    await jobs.add(*told)
+    for job in told[:-1]:
+        await jobs.cancel(job.id, caller="many")
+    await jobs.add(*some_jobs(200, "few"))
+    await jobs.cancel(told[-1].id, caller="many")
+    await jobs.add(a_job("many"))
+    assert "many" in [job.caller for job in await take(jobs, 2)]
+
+
 async def test_a_position_is_how_many_go_before(jobs: JobStore):
     """Batch jobs stand behind all live ones; what runs has no position."""
     low, high, batch = a_job(priority=Priority.LOW), a_job(priority=Priority.HIGH), a_job(priority=Priority.BATCH)

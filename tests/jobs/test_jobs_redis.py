@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 import pytest
-from making import ANSWER, SHORT, OpenStore, a_job, lines_of, pieces, run_one, some_jobs, state_of
+from making import ANSWER, SHORT, OpenStore, a_job, lines_of, over, pieces, run_one, some_jobs, state_of
 from redis_server import RedisServer
 from running import until
 
@@ -79,7 +80,7 @@ async def test_nothing_is_left_of_what_is_forgotten(own_redis: RedisServer, open
     await store.files.delete(file.id, caller=None)
     await store.batches.delete(batch.id, caller=None)
     assert await store.purge() == 7
-    assert {key.rpartition(":")[2] for key in own_redis.client.keys("*")} == {"total", "turns"}
+    assert {key.rpartition(":")[2] for key in own_redis.client.keys("*")} == {"total", "turns", "heard"}
     assert own_redis.fields("gigachat-proxy:{jobs}:total") == {"seq": 9, "jobs": 0, "bytes": 0}
 
 
@@ -87,18 +88,22 @@ async def test_parts_of_a_file_that_was_given_up_vanish(
     own_redis: RedisServer, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ):
     """After a while; whoever comes with the rest too late is told to begin again."""
-    monkeypatch.setattr("proxy.jobs.redis.files.LIFE", 1)
+    monkeypatch.setattr("proxy.jobs.redis.files.LIFE", SHORT)
     store = await open_store(own_redis.url)
     file = StoredFile(caller="ann", purpose="batch", filename="f")
 
     async def slow():
         yield bytes(300_000)
-        own_redis.client.delete(f"gigachat-proxy:{{jobs}}:parts:{file.id}")
+        await over(time.time() + SHORT)
+        assert (await store.jobs.state()).bytes > 0
+        await store.purge()
+        assert (await store.jobs.state()).bytes == 0
         yield bytes(300_000)
 
     with pytest.raises(JobsUnavailable, match="send it again"):
         await store.files.add(file, slow())
     assert await store.files.get(file.id, caller=None) is None
+    assert own_redis.client.keys("*parts*") == []
 
 
 # ---- There and away ----
@@ -184,6 +189,48 @@ async def test_what_is_said_twice_is_done_once(own_redis: RedisServer, open_stor
 
 
 # ---- What it must be ----
+
+
+async def test_what_redis_refuses_for_now_is_told_as_such(own_redis: RedisServer, open_store: OpenStore):
+    """A master that has lost its replicas, say: whoever runs jobs tries again, and does not die of it."""
+    jobs = (await open_store(own_redis.url)).jobs
+    await jobs.add(job := a_job())
+    own_redis.client.config_set("min-replicas-to-write", 1)
+    with pytest.raises(JobsUnavailable, match="NOREPLICAS"):
+        await jobs.add(a_job())
+    own_redis.client.config_set("min-replicas-to-write", 0)
+    assert (await run_one(jobs)).id == job.id
+
+
+async def test_jobs_that_redis_has_lost_stop_no_others(own_redis: RedisServer, open_store: OpenStore):
+    """Thrown away for want of memory, or by hand: queued, running, delayed, with a deadline, or in a batch."""
+    store = await open_store(own_redis.url)
+    jobs = store.jobs
+    await jobs.add(a_job(), a_job(), a_job())
+    for end in (None, time.time()):
+        running = await run_one(jobs, lease=SHORT)
+        if end:
+            await jobs.fail(running.claim, "no", retry_at=end)
+    await jobs.add(a_job(deadline=time.time()), *lines_of("batch_1", 2))
+    for key in own_redis.client.keys("*:job:*"):
+        own_redis.client.delete(key)
+    await jobs.add(good := a_job(), line := lines_of("batch_1", 3)[2])
+    await over(time.time() + SHORT)
+    assert (await run_one(jobs)).id == good.id
+    assert (await run_one(jobs, Kind.BATCH)).id == line.id
+    await store.purge()
+    assert [found.id async for found in jobs.lines("batch_1")] == [line.id]
+    assert (await jobs.state())[:3] == (0, 0, 0)
+
+
+async def test_services_with_different_prefixes_do_not_meet(own_redis: RedisServer, open_store: OpenStore):
+    """Two services may share a Redis: neither runs the other's jobs with its own key of the API."""
+    one = await open_store(own_redis.url)
+    other = await open_store(own_redis.url, prefix="another")
+    await one.jobs.add(a_job())
+    assert (await other.jobs.claim(Kind.LIVE, 1, 60)).jobs == ()
+    await other.jobs.add(a_job())
+    assert {key.partition(":")[0] for key in own_redis.client.keys("*")} == {"gigachat-proxy", "another"}
 
 
 async def test_a_memory_that_is_full_is_a_clear_error_and_loses_nothing(own_redis: RedisServer, open_store: OpenStore):

@@ -69,6 +69,17 @@ async def test_what_is_written_together_is_refused_apart(path: Path):
         assert (state.jobs, state.live) == (2, 2)
 
 
+async def test_a_place_is_told_without_counting_the_whole_line(path: Path):
+    """Whoever is accepted behind thousands hears its place as soon as the first did; SQLite counts its own steps."""
+    async with opened_database(path, Room()) as database:
+        jobs, told, steps = SqliteJobs(database), some_jobs(5000), []
+        await jobs.add(*told)
+        await database.read(lambda connection: connection.set_progress_handler(lambda: steps.append(1), 100))
+        assert [await jobs.position(told[number].id) for number in (0, 4999)] == [0, 4999]
+        assert (await jobs.state()).live == 5000
+        assert len(steps) < 50  # a look at each job of the line takes several
+
+
 async def test_whoever_leaves_does_not_undo_what_it_handed_over(path: Path, open_store: OpenStore):
     """The job is there, and whoever waits for one is told."""
     jobs = (await open_store(path)).jobs

@@ -5,38 +5,16 @@ In real time, so no test says how soon something happens; only what never happen
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from itertools import pairwise
 from typing import Any
 
-import pytest
-from redis_server import RedisServer
-from replicas import opener
 from running import until
 
 from proxy.limits import Limits, Permit, Usage
-from proxy.limits.local import FIRST_RUN, LocalLimits
+from proxy.limits.local import FIRST_RUN
 
 #: Calls a minute that nobody could make: the second call would come an hour later.
 ONE_AN_HOUR = 1 / 60
-
-Make = Callable[..., Awaitable[Limits]]
-
-
-@pytest.fixture(params=["local", "redis"])
-async def make(request: pytest.FixtureRequest, name: str) -> AsyncIterator[Make]:
-    """`await make(rpm=600, concurrency=3)`: limits of this kind."""
-    async with AsyncExitStack() as stack:
-        if request.param == "redis":
-            server: RedisServer = request.getfixturevalue("common_redis")
-            yield opener(stack, server.url, name)
-        else:
-
-            async def make(**knobs: Any) -> Limits:
-                return LocalLimits(**knobs)
-
-            yield make
 
 
 async def send(limits: Limits) -> Permit:

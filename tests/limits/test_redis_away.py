@@ -220,6 +220,18 @@ async def test_a_redis_that_answers_nothing_but_errors_is_away(redis, replica, c
     await gone(limits, "shared")
 
 
+@pytest.mark.parametrize(("knob", "value"), [("maxmemory", 1), ("min-replicas-to-write", 1)])
+async def test_a_redis_that_cannot_be_written_is_away(redis, replica, knob, value):
+    """Full, or a master that has lost its replicas; when it can be written again it is there."""
+    limits = await replica(redis.url, concurrency=1, name="main", link=link(SHORT))
+    redis.client.config_set(knob, value)
+    (await send(limits)).release()
+    assert limits.status().mode == "local_share"
+    redis.client.config_set(knob, 0)
+    await gone(limits, "shared")
+    (await send(limits)).release()
+
+
 # ---- And back ----
 
 
@@ -262,6 +274,25 @@ async def test_one_replica_keeps_its_pace_through_an_absence(redis, replica):
     await until(lambda: len(sent) > seen + 3)
     running.cancel()
     assert min(later - earlier for earlier, later in pairwise(sent)) + 1e-9 >= 0.1
+
+
+async def test_whoever_waits_at_its_own_gate_when_redis_is_back_keeps_its_distance(redis, replica):
+    """It goes after a pause that the API asked for, as another replica does by then through Redis."""
+    one, other = [await replica(redis.url, rpm=600, name="main", link=link(SHORT), **LIVELY) for _ in range(2)]
+    await until(lambda: one.status().replicas == other.status().replicas == 2)
+    redis.kill()
+    await gone(one, "local_share")
+    refused = await send(one)
+    at_the_gate = await one.acquire()
+    going = asyncio.create_task(at_the_gate.gate())
+    refused.throttled(1.5)
+    redis.start()
+    await gone(one, "shared")
+    await gone(other, "shared")
+    await until(lambda: other.state().paused > 0)
+    permit = await send(other)
+    await going
+    assert abs(permit.sent_at - at_the_gate.sent_at) + 1e-9 >= 0.1
 
 
 async def test_a_429_seen_without_redis_pauses_all_when_it_is_back(redis, replica):

@@ -15,6 +15,7 @@ from running import until
 
 from proxy.limits.address import Address
 from proxy.limits.link import RedisLink
+from proxy.limits.wire import Reply
 
 PASSWORD = "pass/word@with:signs"
 
@@ -190,8 +191,8 @@ async def test_messages_that_are_not_ours_are_passed_over(redis, replica, caplog
         b"\xff\xfe",
         b"hello",
         b"1 2 3",
-        " ".join(["x"] * 12),
-        " ".join([*map(str, range(11)), "nobody:1:2"]),
+        " ".join(["x"] * (len(Reply._fields) + 1)),
+        " ".join([*map(str, range(len(Reply._fields))), "nobody:1:2"]),
     ):
         redis.client.publish("gigachat-proxy:to:all", message)
     (await limits.acquire()).release()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from redis_server import RedisServer
 from running import until
 
+from proxy.limits.link import RedisAway
 from proxy.limits.shared import SharedLimits
 
 
@@ -129,6 +131,49 @@ async def test_three_replicas_keep_their_pace_through_a_loss(redis, replica, los
     await running
     assert len(sent) == 24
     assert min(later - earlier for earlier, later in pairwise(sorted(sent))) + 1e-9 >= 0.1
+
+
+async def test_slots_in_flight_outlive_a_silence_of_all(redis, replica):
+    """Nobody reached Redis for longer than a lease, or its clock was set: leases ended under calls that went on."""
+    one, other = [await replica(redis.url, concurrency=1, name="main", lease=0.6, beat=0.1) for _ in range(2)]
+    permit = await send(one)
+    waiting = asyncio.create_task(send(other))
+    await until(lambda: len(redis.waiting("main")) == 1)
+    for limits in (one, other):
+        cut_off(limits)
+    await until(lambda: time.time() > float(redis.ends("main")[permit.ticket]) + 0.05)
+    reached = asyncio.Event()
+    reconnect(other, reached.set)
+    await reached.wait()
+    reconnect(one)
+    await until(lambda: redis.leases("main") == [permit.ticket])
+    assert not waiting.done()
+    permit.release()
+    await waiting
+
+
+def cut_off(limits: SharedLimits) -> None:
+    """What it says does not reach Redis."""
+
+    async def say(*_: Any, **__: Any) -> Any:
+        await asyncio.sleep(0.01)
+        raise RedisAway
+
+    limits._account.say = say
+
+
+def reconnect(limits: SharedLimits, then: Callable[[], object] = lambda: None) -> None:
+    """It does again; `then` is called when it was heard first."""
+    del limits._account.say
+    say = limits._account.say
+
+    async def told(*args: Any, **words: Any) -> Any:
+        try:
+            return await say(*args, **words)
+        finally:
+            then()
+
+    limits._account.say = told
 
 
 async def test_never_two_in_flight_through_a_loss(redis, replica):

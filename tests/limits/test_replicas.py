@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from redis_server import RedisServer, free_port
 from running import until
 
-from proxy.limits import Usage
+from proxy.limits import Permit, Usage
 from proxy.limits.local import FIRST_RUN
 from proxy.limits.shared import SharedLimits
 
@@ -226,6 +227,29 @@ async def test_whoever_sleeps_until_a_slot_within_the_pause_gets_one_after_it(re
     assert (await sleeping)[0] >= end
 
 
+async def test_nobody_asks_for_a_slot_before_a_429_was_told(replica):
+    """Else it might get one within the pause."""
+    limits = await replica(rpm=6000)
+    refused = await limits.acquire()
+    await refused.gate()
+    told, tell = asyncio.Event(), limits._reports.tell_refused
+
+    async def tell_late():
+        await told.wait()
+        await tell()
+
+    limits._reports.tell_refused = tell_late
+    refused.throttled(None)
+    refused.release()
+    asking = asyncio.create_task(limits.acquire())
+    await asyncio.sleep(0.1)
+    has_asked = asking.done()
+    told.set()
+    assert not has_asked
+    async with asyncio.timeout(20):
+        (await asking).release()
+
+
 async def test_a_429_halves_the_concurrency_of_all_and_successes_of_any_raise_it_again(replica):
     one, other = await replica(concurrency=4), await replica(concurrency=4)
     refused = await one.acquire()
@@ -238,6 +262,37 @@ async def test_a_429_halves_the_concurrency_of_all_and_successes_of_any_raise_it
         permit.settle(Usage())
         permit.release()
     await until(lambda: other.state().allowed == 3)
+
+
+# ---- What is told ----
+
+
+@pytest.mark.parametrize("knobs", [{"rpm": 600}, {"concurrency": 1}], ids=str)
+async def test_a_replica_knows_how_many_have_somebody_waiting(replica, knobs):
+    """So that whoever asks it is told a wait that counts their turns, too."""
+    replicas = [await replica(**knobs) for _ in range(4)]
+    assert replicas[0].state().lines == 1
+    going = [asyncio.create_task(keep_busy(limits)) for limits in replicas[:3]]
+    await until(lambda: {limits.state().lines for limits in replicas[:3]} == {3})
+    for task in going[1:]:
+        task.cancel()
+    await until(lambda: replicas[0].state().lines == 1)
+    going[0].cancel()
+
+
+async def keep_busy(limits: SharedLimits) -> None:
+    """As a dispatcher does whose line is never empty: the next one waits while calls are in flight."""
+    async with asyncio.TaskGroup() as calls:
+        while True:
+            calls.create_task(call(await limits.acquire()))
+
+
+async def call(permit: Permit) -> None:
+    try:
+        await permit.gate()
+        await asyncio.sleep(0.01)
+    finally:
+        permit.release()
 
 
 # ---- Round trips ----
@@ -323,6 +378,77 @@ async def test_what_a_dead_replica_held_comes_back_by_time(replica, common_redis
     assert common_redis.leases(name) == [permit.ticket]
     permit.release()
     await until(lambda: limits.status().replicas == 1)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+async def test_what_a_dead_replica_held_comes_back_soon_where_its_connection_broke(
+    replica, common_redis, name, dying, others
+):
+    """Not at the end of its lease: others look at each sign of life whether it is still connected."""
+    assert await asyncio.to_thread(dying.stdout.readline) == b"holds\n"
+    replicas = [await replica(concurrency=1, lease=300, beat=0.3) for _ in range(others)]
+    # It was given for 300 s.
+    for ticket in common_redis.leases(name):
+        common_redis.client.zincrby(f"gigachat-proxy:{{{name}}}:leases", 300_000_000, ticket)
+    waiting = [asyncio.create_task(sends(limits, 1)) for limits in replicas]
+    await until(lambda: len(common_redis.waiting(name)) == 1 + others)
+    dying.send_signal(signal.SIGSTOP)  # it renews nothing, and is connected
+    await asyncio.sleep(1)
+    assert not any(task.done() for task in waiting)
+    dying.kill()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*waiting)
+
+
+async def test_whoever_connects_again_in_time_keeps_what_it_holds(replica, common_redis, name):
+    """A connection may break without the end of anybody."""
+    one, other = [await replica(concurrency=1, lease=30, beat=0.05, link={"settle": 1.5}) for _ in range(2)]
+    permit = await one.acquire()
+    waiting = asyncio.create_task(other.acquire())
+    await until(lambda: len(common_redis.waiting(name)) == 1)
+    session = one._link.session
+    for channel in list(common_redis.client.pubsub_channels()):
+        if one._link.id in channel:
+            common_redis.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: one._link.session > session and one._restored == one._link.session)
+    lease = common_redis.ends(name)[permit.ticket]
+    await until(lambda: common_redis.ends(name)[permit.ticket] > lease)
+    assert common_redis.ends(name)[permit.ticket] - time.time() > 10
+    assert not waiting.done()
+    permit.release()
+    (await waiting).release()
+
+
+async def test_what_nobody_knows_of_does_not_stay(replica, common_redis, name):
+    """A question that reached Redis when it was given up already: what it brought is given back at the next beat."""
+    limits = await replica(concurrency=1, lease=30, beat=0.05)
+    for key in ("leases", "waiting"):
+        common_redis.client.zadd(f"gigachat-proxy:{{{name}}}:{key}", {f"{limits._replica}:0:1:1": 10**16})
+    async with asyncio.timeout(20):
+        await sends(limits, 1)
+    await until(lambda: common_redis.leases(name) == common_redis.waiting(name) == [])
+
+
+async def test_however_much_there_is_to_tell_leases_are_renewed(replica, common_redis, name):
+    """There may always be something to tell."""
+    limits = await replica(lease=30, beat=0.05)
+    permit = await limits.acquire()
+    tell = limits._reports.tell
+
+    async def tell_on(*args, **words):
+        try:
+            return await tell(*args, **words)
+        finally:
+            limits._reports.sent(permit, time.monotonic())
+
+    limits._reports.tell = tell_on
+    limits._reports.sent(permit, time.monotonic())
+    limits._resting.stir()
+    before = common_redis.ends(name)[permit.ticket]
+    try:
+        await until(lambda: common_redis.ends(name)[permit.ticket] > before + 0.2)
+    finally:
+        limits._reports.tell = tell
 
 
 async def test_a_replica_that_stops_gives_everything_back_at_once(replica, common_redis, name):

@@ -12,7 +12,7 @@ from proxy.jobs.store import Store
 
 
 @asynccontextmanager
-async def redis_store(url: str, room: Room) -> AsyncIterator[Store]:
+async def redis_store(url: str, room: Room, prefix: str) -> AsyncIterator[Store]:
     """See `proxy.jobs.store.opened`."""
-    async with linked(url, room) as link:
+    async with linked(url, room, prefix) as link:
         yield Store(RedisJobs(link), RedisFiles(link), RedisBatches(link), where=link.address.text)

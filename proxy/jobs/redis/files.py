@@ -1,9 +1,11 @@
 """The files in Redis."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from secrets import token_hex
 
-from proxy.errors import NotFound
+from proxy.errors import JobsUnavailable, NotFound
 from proxy.jobs import Page
 from proxy.jobs.files import StoredFile, parts_of
 from proxy.jobs.record import fields_of_file, file_of, tag, tags
@@ -14,7 +16,7 @@ COUNTS = ("bytes",)
 NUMBERS = ("created", "expires_at")
 FIELDS = (*TEXTS, *COUNTS, *NUMBERS)
 
-#: Seconds after which the parts of a file that was given up are gone.
+#: Seconds after which what has come of a file is forgotten, if no more of it comes.
 LIFE = 3600
 
 
@@ -28,19 +30,28 @@ class RedisFiles:
         return f"<RedisFiles in {self._link}>"
 
     async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
-        size = number = 0
-        async for part in parts_of(content):
-            await self._link.run("put_part", part, id=tag(file.id), number=number, size=size, life=LIFE)
-            size, number = size + len(part), number + 1
-        whole = replace(file, bytes=size)
-        await self._link.run(
+        upload = token_hex(8)
+        try:
+            size = number = 0
+            async for part in parts_of(content):
+                await self._link.run("put_part", part, upload=upload, number=number, life=LIFE)
+                size, number = size + len(part), number + 1
+            return await self._complete(replace(file, bytes=size), upload)
+        except BaseException:
+            with suppress(JobsUnavailable):  # then its time does it
+                await self._link.run("give_up", upload=upload)
+            raise
+
+    async def _complete(self, file: StoredFile, upload: str) -> StoredFile:
+        told = await self._link.run(
             "complete_file",
             **tags(id=file.id, caller=file.caller),
-            size=size,
+            upload=upload,
+            bytes=file.bytes,
             expires_at=file.expires_at,
-            fields=flat(fields_of_file(whole)),
+            fields=flat(fields_of_file(file)),
         )
-        return whole
+        return file_in(paired(told))
 
     async def get(self, id: str, *, caller: str | None) -> StoredFile | None:
         told = await self._link.run("entry", kind="file", **tags(id=id, caller=caller))
@@ -77,6 +88,7 @@ class RedisFiles:
         return bool(await self._link.run("delete_file", **tags(id=id, caller=caller)))
 
     async def purge(self) -> int:
+        await self._link.all_of("forget_uploads")
         return await self._link.all_of("forget_files")
 
 

@@ -96,6 +96,10 @@ class RedisJobs:
         again, jobs = await self._link.run("claim", first=first, last=last, most=most, lease=lease)
         return Claimed(tuple(map(whole, jobs)), float(again))
 
+    async def claim_one(self, id: str, *, caller: str | None, lease: float) -> Job | None:
+        told = await self._link.run("claim_one", **tags(id=id, caller=caller), lease=lease)
+        return whole(told) if told else None
+
     async def renew(self, claims: Iterable[Claim], lease: float) -> frozenset[str]:
         lost = await self._link.run("renew", claims=[named(claim) for claim in claims], lease=lease)
         return frozenset(name_of(id.decode()) for id in lost)

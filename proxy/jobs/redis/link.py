@@ -8,8 +8,9 @@ Rule 2: news that may have been missed while the subscription was away are taken
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from hashlib import sha1
 from pathlib import Path
@@ -20,7 +21,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptErro
 from redis.exceptions import ConnectionError as Broken
 
 from proxy.errors import BadRequest, JobsFull, JobsUnavailable, KeyReused, ProxyError
-from proxy.jobs import Kind, Page, Room
+from proxy.jobs import OWN_RANK, RANKS, Kind, Page, Room
 from proxy.jobs.news import Hub
 from proxy.jobs.record import name_of, tag
 from proxy.limits.address import Address, close
@@ -29,8 +30,6 @@ log = logging.getLogger("proxy.jobs")
 
 T = TypeVar("T")
 
-#: What all keys begin with; the braces keep them together on one node of a cluster.
-PREFIX = "gigachat-proxy:{jobs}:"
 PARTS = ("words", "places", "jobs", "entries", "files", "batches", "reply")
 SCRIPT = "".join((Path(__file__).parent / "script" / f"{part}.lua").read_text(encoding="utf-8") for part in PARTS)
 SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -45,8 +44,10 @@ CONNECTIONS = 16
 FIRST_BACKOFF = 0.05
 MAX_BACKOFF = 1.0
 
-RIGHTS = "its user has to have the rights to run scripts, on keys and channels that begin with " + PREFIX
+RIGHTS = "its user has to have the rights to run scripts, on keys and channels that begin with REDIS_PREFIX"
 
+#: How Redis begins its own refusals; redis-py leaves out the words that it knows.
+CODE = re.compile(r"[A-Z]{2,} ")
 #: What refusals of the script and of Redis mean, by their first word, or by the name of redis-py's exception.
 MEANINGS: dict[str, Callable[[], ProxyError]] = {
     "FULL": JobsFull,
@@ -65,18 +66,19 @@ MEANINGS: dict[str, Callable[[], ProxyError]] = {
 class JobsLink:
     """See `linked`."""
 
-    def __init__(self, url: str, room: Room) -> None:
+    def __init__(self, url: str, room: Room, prefix: str) -> None:
+        # The braces keep all keys together on one node of a cluster.
+        self._prefix = f"{prefix}:{{jobs}}:"
         self.address = address_of(url)
         self.hub = Hub()
         self._client = self.address.client(timeout=TIMEOUT)
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._words = {
-            "prefix": PREFIX,
+            "prefix": self._prefix,
             "room_jobs": room.jobs,
             "room_bytes": room.bytes,
             "batch_rank": Kind.BATCH.ranks[0],
-            "live_topic": Kind.LIVE.topic,
-            "batch_topic": Kind.BATCH.topic,
+            "topics": {str(rank): Kind.at(rank).topic for rank in (OWN_RANK, *RANKS.values())},
         }
         self._subscribed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -110,7 +112,8 @@ class JobsLink:
         said = json.dumps({"op": operation, **self._words, **told})
         async with self._turns, translating():
             try:
-                return await self._evaluate(said, *blobs)
+                with heeding_cancellation():
+                    return await self._evaluate(said, *blobs)
             except (AuthenticationError, BusyLoadingError):
                 raise
             except Broken:
@@ -124,7 +127,7 @@ class JobsLink:
         return total
 
     async def _evaluate(self, said: str, *blobs: bytes) -> Any:
-        line = f"{PREFIX}line"
+        line = f"{self._prefix}line"
         try:
             return await self._client.evalsha(SHA, 1, line, said, *blobs)
         except NoScriptError:  # Redis was restarted or flushed; EVAL leaves the script there again
@@ -152,7 +155,7 @@ class JobsLink:
         client = self.address.client(timeout=TIMEOUT)
         try:
             async with client.pubsub(ignore_subscribe_messages=True) as messages:
-                await messages.subscribe(f"{PREFIX}news")
+                await messages.subscribe(f"{self._prefix}news")
                 await messages.get_message(timeout=TIMEOUT)
                 log.info("Redis at %s (JOBS_URL) tells news", self.address.text)
                 self._subscribed.set()
@@ -196,9 +199,9 @@ def address_of(url: str) -> Address:
 
 
 @asynccontextmanager
-async def linked(url: str, room: Room) -> AsyncIterator[JobsLink]:
+async def linked(url: str, room: Room, prefix: str) -> AsyncIterator[JobsLink]:
     """The link to the Redis at this address. Raises JobsUnavailable; ValueError for a wrong address."""
-    link = JobsLink(url, room)
+    link = JobsLink(url, room, prefix)
     try:
         await link.start()
         yield link
@@ -214,11 +217,23 @@ async def translating() -> AsyncIterator[None]:
     except ResponseError as error:
         if meaning := MEANINGS.get(type(error).__name__) or MEANINGS.get(str(error).partition(" ")[0]):
             raise meaning() from None
+        if CODE.match(str(error)):  # NOREPLICAS, BUSY ...: not of the script's making
+            raise JobsUnavailable(f"the Redis of the jobs refuses this now ({error}): see to it") from None
         raise
     except (RedisError, OSError, TimeoutError) as error:
         raise JobsUnavailable(
             f"the Redis of the jobs (JOBS_URL) is not reached ({str(error) or type(error).__name__}); try again shortly"
         ) from None
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Whoever is cancelled in this block hears of it: redis-py uses `asyncio.wait_for`, which Python 3.11 has wrong."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def flat(fields: Mapping[str, Any]) -> list[str]:

@@ -197,7 +197,7 @@ def locked(path: Path) -> Connection:
 def resume(connection: Connection) -> None:
     """Whoever ran these jobs or wrote these files is gone."""
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE jobs SET state = 'queued', due = NULL WHERE state = 'running'")
+    connection.execute("UPDATE jobs SET state = 'queued', due = NULL, started = NULL WHERE state = 'running'")
     connection.execute("DELETE FROM files WHERE NOT is_whole")
     connection.execute("COMMIT")
 

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
+from secrets import token_hex
 from sqlite3 import Connection
 
 from proxy.errors import JobsFull, JobsUnavailable, NotFound
@@ -27,18 +27,17 @@ class SqliteFiles:
         return f"<SqliteFiles in {self._database}>"
 
     async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
-        seq = await self._database.write(partial(begin, file=file))
+        seq = await self._database.write(partial(begin, file=file, attempt=token_hex(8)))
         try:
             size = number = 0
             async for part in parts_of(content):
                 await self._database.write(partial(self._put, seq=seq, number=number, part=part))
                 size, number = size + len(part), number + 1
-            await self._database.write(partial(complete, seq=seq, size=size))
+            return await self._database.write(partial(complete, seq=seq, id=file.id, size=size))
         except BaseException:
             with suppress(JobsUnavailable):  # then the next start does it
                 self._database.post(partial(undo, seq=seq))
             raise
-        return replace(file, bytes=size)
 
     def _put(self, connection: Connection, seq: int, number: int, part: bytes) -> None:
         if bytes_in_use(connection) + len(part) > self._database.room.bytes:
@@ -101,8 +100,9 @@ class SqliteFiles:
         return await self._database.write(partial(forget, table="files"))
 
 
-def begin(connection: Connection, file: StoredFile) -> int:
-    fields = fields_of_file(file) | {"bytes": 0, "is_whole": False}
+def begin(connection: Connection, file: StoredFile, attempt: str) -> int:
+    """Until it is whole its id is its attempt's: another one may bring the same file."""
+    fields = fields_of_file(file) | {"id": attempt, "bytes": 0, "is_whole": False}
     made = connection.execute(
         f"INSERT INTO files ({', '.join(fields)}) VALUES ({placeholders(fields)})", [*fields.values()]
     )
@@ -110,8 +110,14 @@ def begin(connection: Connection, file: StoredFile) -> int:
     return made.lastrowid
 
 
-def complete(connection: Connection, seq: int, size: int) -> None:
-    connection.execute("UPDATE files SET bytes = ?, is_whole = TRUE WHERE seq = ?", (size, seq))
+def complete(connection: Connection, seq: int, id: str, size: int) -> StoredFile:
+    """The file as it is then; one that was there before stays."""
+    find = "SELECT * FROM files WHERE id = ?"
+    if connection.execute(find, [tag(id)]).fetchone():
+        undo(connection, seq)
+    else:
+        connection.execute("UPDATE files SET id = ?, bytes = ?, is_whole = TRUE WHERE seq = ?", (tag(id), size, seq))
+    return file_of(dict(connection.execute(find, [tag(id)]).fetchone()))
 
 
 def undo(connection: Connection, seq: int) -> None:

@@ -9,7 +9,7 @@ from proxy.jobs import Answer, Claim, Claimed, Found, Job, Kind, Page, State, St
 from proxy.jobs.news import Hub, News
 from proxy.jobs.record import check_key, job_of, tag, without_keys
 from proxy.jobs.sqlite import moves
-from proxy.jobs.sqlite.database import Database, bytes_in_use, shrink
+from proxy.jobs.sqlite.database import Database, bytes_in_use, now, shrink
 from proxy.jobs.sqlite.moves import Told
 from proxy.jobs.sqlite.pages import page
 
@@ -27,6 +27,8 @@ class SqliteJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._hub = Hub()
+        #: When whoever runs jobs was last heard.
+        self._heard = now()
 
     def __repr__(self) -> str:
         return f"<SqliteJobs in {self._database}>"
@@ -92,13 +94,7 @@ class SqliteJobs:
     async def position(self, id: str) -> int | None:
         def look(connection: Connection) -> int | None:
             row = moves.found(connection, id)
-            if row is None or row["state"] != State.QUEUED:
-                return None
-            (ahead,) = connection.execute(
-                f"SELECT count(*) {WAITING} AND (rank, turn, seq) < (?, ?, ?)",
-                (row["rank"], row["turn"], row["seq"]),
-            ).fetchone()
-            return int(ahead)
+            return None if row is None or row["state"] != State.QUEUED else ahead_of(connection, row)
 
         return await self._database.read(look)
 
@@ -111,10 +107,20 @@ class SqliteJobs:
     # -- running
 
     async def claim(self, kind: Kind, most: int, lease: float) -> Claimed:
-        return await self._move(partial(moves.claim, kind=kind, most=most, lease=lease))
+        return await self._move(partial(moves.claim, kind=kind, most=most, lease=lease, respite=self._respite(lease)))
+
+    async def claim_one(self, id: str, *, caller: str | None, lease: float) -> Job | None:
+        return await self._move(partial(moves.claim_one, id=id, caller=caller, lease=lease))
 
     async def renew(self, claims: Iterable[Claim], lease: float) -> frozenset[str]:
-        return await self._database.write(partial(moves.renew, claims=[*claims], lease=lease))
+        return await self._database.write(
+            partial(moves.renew, claims=[*claims], lease=lease, respite=self._respite(lease))
+        )
+
+    def _respite(self, lease: float) -> float:
+        """Seconds to renew after a silence, see `JobStore`; 0 if there was none."""
+        silence, self._heard = now() - self._heard, now()
+        return lease / 3 if silence > lease / 2 else 0.0
 
     async def note(self, claim: Claim, progress: str) -> bool:
         return await self._move(partial(moves.note, claim=claim, progress=progress))
@@ -172,11 +178,27 @@ def some_lines(connection: Connection, batch: str, seq: int) -> Sequence[Row]:
     ).fetchall()
 
 
+def ahead_of(connection: Connection, row: Row) -> int:
+    """How many are claimed before it. Of its own rank those are counted that stand at the nearer end."""
+    rank, place = row["rank"], (row["turn"], row["seq"])
+    before, level, first, last = connection.execute(
+        f"SELECT (SELECT total(jobs) FROM waiting WHERE rank < ?1), (SELECT total(jobs) FROM waiting WHERE rank = ?1),"
+        f" (SELECT min(turn) {WAITING} AND rank = ?1), (SELECT max(turn) {WAITING} AND rank = ?1)",
+        [rank],
+    ).fetchone()
+    is_late = bool(level) and row["turn"] - first > last - row["turn"]
+    comparison = ">=" if is_late else "<"
+    (near,) = connection.execute(
+        f"SELECT count(*) {WAITING} AND rank = ? AND (turn, seq) {comparison} (?, ?)", (rank, *place)
+    ).fetchone()
+    return int(before + (level - near if is_late else near))
+
+
 def counted(connection: Connection) -> StoreState:
     first_batch, _ = Kind.BATCH.ranks
     (found,) = connection.execute(
-        f"SELECT (SELECT count(*) {WAITING} AND rank < {first_batch}),"
-        f" (SELECT count(*) {WAITING} AND rank >= {first_batch}),"
+        f"SELECT (SELECT CAST(total(jobs) AS INTEGER) FROM waiting WHERE rank < {first_batch}),"
+        f" (SELECT CAST(total(jobs) AS INTEGER) FROM waiting WHERE rank >= {first_batch}),"
         " (SELECT count(*) FROM jobs WHERE due IS NOT NULL AND state = 'queued'),"
         " (SELECT count(*) FROM jobs WHERE state = 'running'), (SELECT jobs FROM total)"
     ).fetchall()

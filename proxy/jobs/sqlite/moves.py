@@ -54,7 +54,7 @@ def topics_of(row: Row) -> list[str]:
 
 
 def topic_of_line(row: Row) -> str:
-    return (Kind.BATCH if row["rank"] == Kind.BATCH.ranks[0] else Kind.LIVE).topic
+    return Kind.at(row["rank"]).topic
 
 
 # ---- Coming ----
@@ -65,7 +65,7 @@ def add(connection: Connection, jobs: Sequence[Job], room: Room) -> Told[None]:
     check_room(connection, fresh, room)
     for job in fresh:
         insert(connection, job)
-    return Told(None, {Kind.of(job.priority).topic for job in fresh})
+    return Told(None, {job.kind.topic for job in fresh})
 
 
 def find_or_add(connection: Connection, job: Job, lease: float | None, room: Room) -> Told[Found]:
@@ -82,8 +82,8 @@ def find_or_add(connection: Connection, job: Job, lease: float | None, room: Roo
     check_room(connection, [job], room)
     seq = insert(connection, job)
     if lease is not None:
-        start(connection, [seq], now() + lease)
-    return Told(Found(one(connection, seq), is_new=True), [Kind.of(job.priority).topic] if lease is None else [])
+        start(connection, [seq], now() + lease)  # out of turn: nobody's turn has come by that
+    return Told(Found(one(connection, seq), is_new=True), [job.kind.topic] if lease is None else [])
 
 
 def one(connection: Connection, seq: int) -> Job:
@@ -121,7 +121,8 @@ def next_turn(connection: Connection, rank: int, caller: str) -> int:
 # ---- Running ----
 
 
-def claim(connection: Connection, kind: Kind, most: int, lease: float) -> Told[Claimed]:
+def claim(connection: Connection, kind: Kind, most: int, lease: float, respite: float) -> Told[Claimed]:
+    give_time(connection, respite)
     topics = [*lapse(connection), *expire(connection).topics]
     first, last = kind.ranks
     chosen = [
@@ -133,8 +134,17 @@ def claim(connection: Connection, kind: Kind, most: int, lease: float) -> Told[C
         )
     ]
     start(connection, chosen, now() + lease)
+    take_turns(connection, chosen)
     jobs = tuple(one(connection, seq) for seq in chosen)
     return Told(Claimed(jobs, again(connection, lease)), [*topics, *(job.id for job in jobs)])
+
+
+def claim_one(connection: Connection, id: str, caller: str | None, lease: float) -> Told[Job | None]:
+    row, told = found(connection, id, caller), retry(connection, id, caller)
+    if row is None or told.value is not State.QUEUED:
+        return Told(None)
+    start(connection, [row["seq"]], now() + lease)
+    return Told(one(connection, row["seq"]), topics_of(row))
 
 
 def start(connection: Connection, chosen: Sequence[int], due: float) -> None:
@@ -143,6 +153,10 @@ def start(connection: Connection, chosen: Sequence[int], due: float) -> None:
         " WHERE seq = ?",
         [(due, now(), seq) for seq in chosen],
     )
+
+
+def take_turns(connection: Connection, chosen: Sequence[int]) -> None:
+    """Their turns have come."""
     connection.executemany(
         "INSERT INTO turns SELECT rank, turn FROM jobs WHERE seq = ?"
         " ON CONFLICT (rank) DO UPDATE SET turn = max(turn, excluded.turn)",
@@ -154,6 +168,15 @@ def again(connection: Connection, lease: float) -> float:
     """Seconds until something may be claimable without news: a lease that others took may end after one of ours."""
     (due,) = connection.execute("SELECT min(due) FROM jobs WHERE due IS NOT NULL").fetchone()
     return lease if due is None else min(lease, max(0.0, due - now()))
+
+
+def give_time(connection: Connection, respite: float) -> None:
+    """Leases that have ended end so many seconds later; 0: they have ended."""
+    if respite:
+        connection.execute(
+            "UPDATE jobs SET due = ?1 + ?2 WHERE due <= ?1 AND state = 'running'",
+            (now(), respite),
+        )
 
 
 def lapse(connection: Connection) -> list[str]:
@@ -181,23 +204,29 @@ def ours(connection: Connection, claim: Claim) -> Row | None:
     return row
 
 
-def running(connection: Connection, claim: Claim) -> Row | None:
+def is_held(row: Row) -> bool:
+    """Whether it runs; also if its lease has ended since, and nobody has claimed it anew."""
+    return row["state"] == State.RUNNING or (row["state"] == State.QUEUED and row["started"] is not None)
+
+
+def held(connection: Connection, claim: Claim) -> Row | None:
     row = ours(connection, claim)
-    return row if row is not None and row["state"] == State.RUNNING else None
+    return row if row is not None and is_held(row) else None
 
 
-def renew(connection: Connection, claims: Iterable[Claim], lease: float) -> frozenset[str]:
+def renew(connection: Connection, claims: Iterable[Claim], lease: float, respite: float) -> frozenset[str]:
+    give_time(connection, respite)
     lost = set()
     for claim in claims:
-        if (row := running(connection, claim)) is None:
+        if (row := held(connection, claim)) is None:
             lost.add(claim.id)
         else:
-            connection.execute("UPDATE jobs SET due = ? WHERE seq = ?", (now() + lease, row["seq"]))
+            connection.execute("UPDATE jobs SET state = 'running', due = ? WHERE seq = ?", (now() + lease, row["seq"]))
     return frozenset(lost)
 
 
 def note(connection: Connection, claim: Claim, progress: str) -> Told[bool]:
-    if (row := running(connection, claim)) is None:
+    if (row := held(connection, claim)) is None:
         return Told(False)
     connection.execute("UPDATE jobs SET progress = ? WHERE seq = ?", (plain(progress), row["seq"]))
     return Told(True, topics_of(row))
@@ -208,10 +237,10 @@ def note(connection: Connection, claim: Claim, progress: str) -> Told[bool]:
 
 def finish(connection: Connection, claim: Claim, state: State, error: str, answer: Answer | None) -> Told[bool]:
     row = ours(connection, claim)
-    if row is None or row["state"] not in (State.RUNNING, state):
-        return Told(False)
-    if row["state"] == state:  # it was told before
+    if row is not None and row["state"] == state:  # it was told before
         return Told(True)
+    if row is None or not is_held(row):
+        return Told(False)
     if answer is not None:
         connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (row["seq"], answer.body))
         connection.execute(
@@ -241,11 +270,11 @@ def count(connection: Connection, state: State, batches: Collection[str], by: in
 
 def put_back(connection: Connection, claim: Claim, due: float | None, error: str, attempts: int) -> Told[bool]:
     """Queue it where it was, for `due` or for now; `attempts` is how many of them do not count."""
-    row = running(connection, claim)
+    row = held(connection, claim)
     if row is None:
         return Told(False)
     connection.execute(
-        "UPDATE jobs SET state = 'queued', due = ?, error = ?, attempts = attempts - ? WHERE seq = ?",
+        "UPDATE jobs SET state = 'queued', started = NULL, due = ?, error = ?, attempts = attempts - ? WHERE seq = ?",
         (due, plain(error), attempts, row["seq"]),
     )
     return Told(True, [*topics_of(row), topic_of_line(row)])

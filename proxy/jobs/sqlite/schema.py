@@ -55,6 +55,19 @@ INSERT INTO total VALUES (0);
 CREATE TRIGGER jobs_come AFTER INSERT ON jobs BEGIN UPDATE total SET jobs = jobs + 1; END;
 CREATE TRIGGER jobs_go AFTER DELETE ON jobs BEGIN UPDATE total SET jobs = jobs - 1; END;
 
+-- How many may be claimed of each rank, so that nobody has to count them.
+CREATE TABLE waiting (rank INTEGER PRIMARY KEY, jobs INTEGER NOT NULL);
+CREATE TRIGGER jobs_wait AFTER INSERT ON jobs WHEN NEW.state = 'queued' AND NEW.due IS NULL BEGIN
+    INSERT INTO waiting VALUES (NEW.rank, 1) ON CONFLICT (rank) DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER jobs_move AFTER UPDATE OF state, due ON jobs
+WHEN (OLD.state = 'queued' AND OLD.due IS NULL) <> (NEW.state = 'queued' AND NEW.due IS NULL) BEGIN
+    UPDATE waiting SET jobs = jobs + iif(NEW.state = 'queued' AND NEW.due IS NULL, 1, -1) WHERE rank = NEW.rank;
+END;
+CREATE TRIGGER jobs_leave AFTER DELETE ON jobs WHEN OLD.state = 'queued' AND OLD.due IS NULL BEGIN
+    UPDATE waiting SET jobs = jobs - 1 WHERE rank = OLD.rank;
+END;
+
 CREATE TABLE files (
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,

@@ -20,7 +20,11 @@ function operations.advance()
   for _, name in ipairs(said.erased) do redis.call('HDEL', batch, name) end
   if said.to and said.to ~= told.state then redis.call('HSET', batch, 'state', said.to, 'at:' .. said.to, time(now)) end
   local expires = redis.call('HGET', batch, 'expires_at')
-  if expires then redis.call('ZADD', key('batch_ends'), expires, said.id) end
+  if expires then
+    redis.call('ZADD', key('batch_ends'), expires, said.id)
+  else
+    redis.call('ZREM', key('batch_ends'), said.id)
+  end
   return redis.call('HGETALL', batch)
 end
 

@@ -11,10 +11,13 @@ end
 
 -- The job, if this is the newest claim of it; without a state if not.
 local function ours(claim)
-  local job = fields(key('job', claim.id), 'state', 'fence', 'rank', 'turn', 'deadline', 'batch', 'size')
+  local job = fields(key('job', claim.id), 'state', 'fence', 'rank', 'caller', 'turn', 'started', 'deadline', 'batch')
   if number(job.fence) ~= claim.fence then return {} end
   return job
 end
+
+-- Whether it runs; also if its lease has ended since, and nobody has claimed it anew.
+local function is_held(job) return job.state == 'running' or (job.state == 'queued' and job.started) end
 
 local function is_end(state) return state ~= 'queued' and state ~= 'running' end
 
@@ -55,7 +58,9 @@ function operations.lines()
   local told = redis.call('ZRANGEBYSCORE', key('lines', said.batch), '(' .. said.seq, '+inf', 'WITHSCORES',
     'LIMIT', 0, said.most)
   local jobs = {}
-  for i = 1, #told, 2 do jobs[#jobs + 1] = job_of(told[i]) end
+  for i = 1, #told, 2 do
+    if is_there(told[i]) then jobs[#jobs + 1] = job_of(told[i]) end
+  end
   return {jobs, told[#told] or ''}
 end
 
@@ -67,15 +72,19 @@ function operations.position()
 end
 
 function operations.claim()
+  hear()
   lapse()
   local has_more = expire() == SLICE
   local first, behind = whole(said.first * RANK), '(' .. whole((said.last + 1) * RANK)
   local jobs = {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LINE, first, behind, 'LIMIT', 0, said.most)) do
-    if is_late(id) then
+    if not is_there(id) then
+      has_more = true
+    elseif is_late(id) then
       finish(id, 'expired')
     else
       start(id, said.lease)
+      turn_came(id)
       jobs[#jobs + 1] = job_of(id)
       tell(id)
     end
@@ -85,16 +94,17 @@ end
 
 -- Which of the claims are lost.
 function operations.renew()
+  hear()
   local lost = {}
   for _, claim in ipairs(said.claims) do
-    if ours(claim).state == 'running' then hold(claim.id, said.lease) else lost[#lost + 1] = claim.id end
+    if is_held(ours(claim)) then hold(claim.id, said.lease) else lost[#lost + 1] = claim.id end
   end
   return lost
 end
 
 function operations.note()
   local job = ours(said.claim)
-  if job.state ~= 'running' then return 0 end
+  if not is_held(job) then return 0 end
   redis.call('HSET', key('job', said.claim.id), 'progress', said.progress)
   tell(said.claim.id, job.batch)
   return 1
@@ -104,7 +114,7 @@ end
 function operations.finish()
   local id, job = said.claim.id, ours(said.claim)
   if job.state == said.state then return 1 end
-  if job.state ~= 'running' then return 0 end
+  if not is_held(job) then return 0 end
   if ARGV[2] then
     redis.call('HSET', key('job', id), 'answer', ARGV[2], 'status', said.status, 'content_type', said.content_type)
     redis.call('HINCRBY', key('job', id), 'size', #ARGV[2])
@@ -118,7 +128,8 @@ end
 -- Queue it where it was, for `due` or for now.
 function operations.put_back()
   local id, job = said.claim.id, ours(said.claim)
-  if job.state ~= 'running' then return 0 end
+  if not is_held(job) then return 0 end
+  redis.call('HDEL', key('job', id), 'started')
   redis.call('HSET', key('job', id), 'error', said.error)
   redis.call('HINCRBY', key('job', id), 'attempts', 0 - said.uncounted) -- Lua's -0 is no number to Redis
   if said.due then queue_at(LATER, time(said.due), id, job) else line_up(id, job) end
@@ -147,9 +158,17 @@ function operations.retry()
   redis.call('HINCRBY', this, 'size', 0 - answer)
   add_total('bytes', 0 - answer)
   count(job.batch, job.state, -1)
-  line_up(id, {rank = job.rank, turn = turn})
+  line_up(id, {rank = job.rank, caller = job.caller, turn = turn})
   tell(id, job.batch)
   return 'queued'
+end
+
+-- The job, running; nothing if it ran or was done.
+function operations.claim_one()
+  if operations.retry() ~= 'queued' then return {} end
+  start(said.id, said.lease)
+  tell(said.id, redis.call('HGET', key('job', said.id), 'batch'))
+  return job_of(said.id)
 end
 
 function operations.delete()

@@ -14,14 +14,17 @@
 -- | line                     | sorted set: id of a claimable job -> its rank and turn                     |
 -- | later, leases, ends      | sorted sets: id -> when it may be claimed, its lease ends, it is forgotten |
 -- | deadlines                | sorted set: id of a queued job -> until when it may begin                  |
--- | turns, flows             | hashes: rank -> the last turn claimed; rank:caller -> the last one given   |
+-- | turns                    | hash: rank -> the last turn claimed                                        |
+-- | flow:<rank>:<caller>     | sorted set: id of a queued job of this caller -> its turn                  |
+-- | heard                    | when whoever runs jobs was last heard, in microseconds                     |
 -- | total                    | hash: seq (the last one given), jobs, bytes                                |
 -- | job:<id>                 | hash: a job's fields, body and answer                                      |
 -- | key:<caller>:<key>       | the id of the job with this Idempotency-Key                                |
 -- | jobs, jobs:<caller>      | sorted sets: id of a job of no batch -> its seq                            |
 -- | lines:<batch>            | sorted set: id of a job of this batch -> its seq                           |
 -- | files, files:<caller>, file_ends, file:<id>        | likewise, and a file's fields                    |
--- | parts:<id>               | list: a file's bytes                                                       |
+-- | parts:<id>               | list: the bytes of a file, or of an upload: one that is not whole yet      |
+-- | uploads, upload_ends     | hash: upload -> its bytes; sorted set: upload -> when it is given up       |
 -- | batches, batches:<caller>, batch_ends, batch:<id>  | likewise, and a batch's fields                   |
 
 local said = cjson.decode(ARGV[1])
@@ -43,7 +46,7 @@ end
 local function key(kind, name) return said.prefix .. kind .. (name and ':' .. name or '') end
 
 local LINE, LATER, LEASES, ENDS, DEADLINES = KEYS[1], key('later'), key('leases'), key('ends'), key('deadlines')
-local TURNS, FLOWS, TOTAL = key('turns'), key('flows'), key('total')
+local TURNS, TOTAL, HEARD = key('turns'), key('total'), key('heard')
 
 local function time(seconds) return string.format('%.6f', seconds) end
 

@@ -1,0 +1,149 @@
+"""Jobs at work in a service: whoever named a webhook hears of every end, however it came."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretBytes, SecretStr
+from running import settings_for, until
+from strangers import Server, a_server
+
+import app
+import emulator
+from proxy.errors import JobsOff
+from proxy.jobs import EVERYBODY, Job, State
+from proxy.work import Work
+
+CHAT = b'{"messages": [["user", "hello"]]}'
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Server]:
+    async with a_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def working(tmp_path: Path, **knobs: Any) -> AsyncIterator[tuple[Work, emulator.Emulator]]:
+    async with emulator.start(emulator.Options()) as giga:
+        settings = settings_for(
+            giga,
+            drain_timeout=0,
+            jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")),
+            webhook_secret=(SecretBytes(b"x" * 24),),
+            webhook_allow=("127.0.0.1",),
+            **knobs,
+        )
+        async with app.serving(settings) as service:
+            yield service.work, giga
+
+
+def a_job(receiver: Server, **known: Any) -> Job:
+    return Job(
+        caller=EVERYBODY,
+        operation="request",
+        dialect="native",
+        path="/",
+        body=CHAT,
+        webhook=receiver.url("127.0.0.1"),
+        **known,
+    )
+
+
+def hearing(receiver: Server) -> list[str]:
+    """The types of the events that it hears."""
+    heard: list[str] = []
+
+    async def says(request: web.BaseRequest) -> web.StreamResponse:
+        heard.append((await request.json())["type"])
+        return web.Response()
+
+    receiver.says = says
+    return heard
+
+
+async def test_whoever_named_a_webhook_hears_that_its_job_is_done(tmp_path: Path, receiver: Server) -> None:
+    heard = hearing(receiver)
+    async with working(tmp_path) as (work, _):
+        await work.accept(a_job(receiver))
+        await until(lambda: heard == ["job.done"])
+
+
+async def test_a_job_that_is_cancelled_tells_so_and_its_call_ends(tmp_path: Path, receiver: Server) -> None:
+    heard = hearing(receiver)
+    async with working(tmp_path) as (work, giga):
+        giga.state.faults.add({"kind": "stall"})
+        job = a_job(receiver)
+        await work.accept(job)
+        await until(lambda: (run := work.runner.run(job.id)) is not None and not run.is_waiting)
+        assert await work.cancel(job.id, caller="somebody else") is None
+        assert await work.cancel(job.id, caller=EVERYBODY) is State.CANCELLED
+        await until(lambda: heard == ["job.cancelled"] and work.runner.run(job.id) is None)
+
+
+async def test_a_job_that_has_ended_is_not_cancelled_and_tells_nothing_twice(tmp_path: Path, receiver: Server) -> None:
+    heard = hearing(receiver)
+    async with working(tmp_path) as (work, _):
+        job = a_job(receiver)
+        await work.accept(job)
+        await until(lambda: heard == ["job.done"])
+        assert await work.cancel(job.id, caller=EVERYBODY) is State.DONE
+        assert heard == ["job.done"]
+
+
+async def test_a_job_that_expires_tells_so(tmp_path: Path, receiver: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store notices that it is late, and tells nobody; work of its own looks for it."""
+    monkeypatch.setattr("proxy.webhooks.PATIENCE", 0.05)
+    heard = hearing(receiver)
+    async with working(tmp_path) as (work, _):
+        job = a_job(receiver, deadline=time.time() - 1)
+        await work.accept(job)
+        await until(lambda: heard == ["job.expired"])
+
+
+async def test_a_job_that_ends_before_its_deadline_tells_that_alone(
+    tmp_path: Path, receiver: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.webhooks.PATIENCE", 0.05)
+    heard = hearing(receiver)
+    async with working(tmp_path) as (work, _):
+        await work.accept(a_job(receiver, deadline=time.time() + 30))
+        await until(lambda: heard == ["job.done"])
+        late = (await work.store.jobs.list(caller="", states=[State.QUEUED])).entries
+        assert not [hook for hook in late if not hook.id.startswith("late_hook_")]
+
+
+async def test_a_job_that_is_run_again_tells_its_end_again(tmp_path: Path, receiver: Server) -> None:
+    heard = hearing(receiver)
+    async with working(tmp_path) as (work, giga):
+        giga.state.faults.add({"kind": "status", "status": 402})
+        job = a_job(receiver)
+        await work.accept(job)
+        await until(lambda: heard == ["job.failed"])
+        async with work_ended(work, f"hook_{job.id}"):
+            assert await work.retry(job.id, caller=EVERYBODY) is State.QUEUED
+        await until(lambda: heard == ["job.failed", "job.done"])
+
+
+@asynccontextmanager
+async def work_ended(work: Work, id: str) -> AsyncIterator[None]:
+    """Enter when the work with this id has ended."""
+    with work.store.jobs.news(id) as news:
+        while (job := await work.store.jobs.get(id, caller=None)) is not None and not job.state.is_end:
+            await news.next(5)
+    yield
+
+
+async def test_without_a_store_every_use_says_so(tmp_path: Path) -> None:
+    async with emulator.start(emulator.Options()) as giga:
+        settings = settings_for(giga, drain_timeout=0, jobs_url=SecretStr("off"))
+        async with app.serving(settings, tmp_path) as service:
+            assert not service.work.is_on
+            with pytest.raises(JobsOff, match="JOBS_URL"):
+                await service.work.accept(Job(caller="", operation="request", dialect="native"))
+        assert not await asyncio.to_thread(lambda: [*tmp_path.iterdir()])
