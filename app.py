@@ -35,6 +35,7 @@ from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import Options
 from proxy.dialects.openai.options import IMAGE_LINK
+from proxy.docs import Docs
 from proxy.dialects.steering import lane_of
 from proxy.durable import Durable
 from proxy.errors import CredentialMissing, PassedRefused
@@ -53,6 +54,7 @@ from proxy.limits.making import Engine, limits_of
 from proxy.line import Line
 from proxy.metrics import PASSED, Metrics
 from proxy.openai_edge import OpenAIEdge
+from proxy.openapi import About as Described
 from proxy.operators import jobs
 from proxy.operators.steering import COMMANDS as STEERING
 from proxy.operators.steering import overridden
@@ -130,7 +132,7 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         settings, connector, is_sandbox = await opened(settings, stack)
         stack.push_async_callback(shut, connector)
-        metrics = Metrics(settings.proxy_api_keys, Secrets(settings).hidden)
+        metrics = Metrics({OPERATOR, *settings.proxy_api_keys}, Secrets(settings).hidden)
         overview = Overview(metrics.sends, About(settings.app_name, VERSION, is_sandbox))
         engine = await stack.enter_async_context(limits_of(settings, assets))
         make = Lines(settings, engine, metrics, overview)
@@ -386,7 +388,11 @@ def application(
     steered = SteeringEdge(steering, lanes, callers, admins, delivery, work)
     app.on_shutdown.append(overview.stop)
     dashboard = Dashboard(knobs.ASSETS / "dashboard", overview, admins)
-    app.add_routes(table.routes(edge, openai, batches, jobs_edge, durable, watching, steered, dashboard))
+    described = Described(settings.app_name, VERSION, has_keys=bool(keys), has_operator=key is not None)
+    docs = Docs(knobs.ASSETS / "docs", described)
+    routes = table.routes(edge, openai, batches, jobs_edge, durable, watching, steered, dashboard, docs)
+    docs.describe(routes)
+    app.add_routes(routes)
     return app, work
 
 

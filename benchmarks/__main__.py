@@ -12,11 +12,12 @@ from benchmarks import (
     startup,
     throughput,
     waiting,
+    watched,
 )
 from benchmarks.report import command
 
 if __name__ == "__main__":
     command(
         *(throughput.run, pacing.run, waiting.run, startup.run, client.run, sdk.run, peer.run),
-        *(jobs.run, jobs_kill.run, jobs_batch.run, replicas.run),
+        *(jobs.run, jobs_kill.run, jobs_batch.run, replicas.run, watched.run),
     )

@@ -247,7 +247,7 @@ class Watch:
 
 
 def run(size: Size) -> Report:
-    lines, seconds = int(size.pick(50_000, 5_000, 100)), size.pick(60, 15, 2)
+    lines, seconds = int(size.pick(50_000, 2_000, 100)), size.pick(60, 8, 2)
     with limited(PACED) as (api, ours):
         paced = asyncio.run(compared(ours.url, seconds, lines))
         share = share_of_batch(api, ours, int(seconds / TURN / 4))

@@ -13,7 +13,11 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     entry.py        a request under way and over; journal.py: its line on disk, and the log's; logfile.py: their files
     watching.py     what those ask who watch over the service: readiness.py: does it serve; metrics.py: what is counted,
                     series.py: how Prometheus reads it, scrape.py: all of it, with a look at what is there now
+    dashboard.py    the page that shows it, and what it is told: overview.py
+    openapi/        the description of all routes; docs.py: the page that shows it
     admins.py       who is the operator
+    steering.py     operators change limits: effect.py: what comes of it, audit.py: who did; steered.py: what they change
+                    of a line; steering_edge.py: the operations of /limits and /queue
     belongings.py   whose files and batches a request names, and its answer; owners.py: who owns what, and its file
     attachments.py  pictures and files that requests bring along, as files of the API's; api_files.py: the calls for it;
                     sniffing.py: what a file is by its first bytes
@@ -24,14 +28,18 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     work.py         jobs in this service; accepting.py: requests that become jobs, jobs_edge.py: the operations of /jobs,
                     durable.py: what stands around operations that can be jobs; replay.py: jobs run as requests from
                     within; webhooks.py: telling callers' servers that jobs have ended
+    batching.py     batches: files of requests become jobs, their answers become files; batches_edge.py: the operations
+                    for OpenAI's clients; kept_files.py: the files, forms.py: how they come in
     idempotency.py  requests that come again; following.py: callers who wait for the answer of a job
     operators/      the command line of those who run the service: what is there, and what is to become of it
     lanes.py        an upstream's account with its limits and its line, and which of them serves whom
     passed.py       credentials that callers bring along; line.py: what the edge needs of a line
     request.py      one request in the line; fair_queue.py: who waits, in the order of order.py; attempt.py: its calls
+    places.py       who stands where in a line, for those who look on
     estimate.py     how long the wait will be; promises.py: places kept for the refused
     limits/         pace, concurrency and pauses of one account: the promise; local.py keeps it in one process,
-                    shared.py and its parts keep it in many, through Redis; making.py chooses
+                    shared.py and its parts keep it in many, through Redis; making.py chooses; overrides.py: what
+                    operators set in place of the settings
     upstream.py     the HTTP client of connectors, with the send gate; retry_after.py: the pauses that APIs ask for
     outbound.py     the HTTP proxy that stands on the way out to an API, if any
     credentials.py  what else connectors are made of: tokens.py, tls.py, once.py (one run for all), rules.py (checks),
@@ -42,12 +50,15 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     errors.py       every way to fail; clock.py: the time that tests can hold; expiring.py; known.py: what was found out
 
 Imports go downwards only:
-    app -> {proxy_request, serving, openai_edge, jobs_edge, routes, guard, replay, operators} ->
-    {lanes, line, info, limits, request, attempt, fair_queue, order, estimate, promises, reception, callers, passes,
+    app -> {proxy_request, serving, openai_edge, batches_edge, jobs_edge, steering_edge, routes, guard, replay,
+    operators} ->
+    {lanes, line, places, steered, steering, effect, audit,
+    info, limits, request, attempt, fair_queue, order, estimate, promises, reception, callers, passes,
     browsers, upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
-    entry, journal, logfile, watching, readiness, metrics, series, scrape, admins, belongings, owners, attachments,
+    entry, journal, logfile, dashboard, overview, docs, openapi, watching, readiness, metrics, series, scrape, admins, belongings, owners, attachments,
     api_files, sniffing, fetching, public_hosts,
-    completions, merging, jobs, work, accepting, durable, idempotency, following, webhooks} ->
+    completions, merging, jobs, work, accepting, batching, kept_files, forms, durable, idempotency, following,
+    webhooks} ->
     {connector, forwarding, passed, settings, knob, values, sources, command_line, gpt2giga, errors, clock, expiring,
     known, threads}
 Connectors import only {upstream, outbound, sse, limits, credentials, tokens, tls, once, rules, models} and the lowest

@@ -77,6 +77,7 @@ class Accepting:
 
     async def request(self, request: web.Request) -> Job:
         """The job that a request becomes. Raises BadRequest, and what it would be refused with."""
+        self._reception.patience(request)  # a job has none, but a wrong one is told
         job = Job(
             caller=self.owner(request),
             operation=OPERATION,

@@ -93,7 +93,7 @@ class JobsEdge:
         if not job.state.is_end:
             return await self._told(request, job, 202, later(await self._place(job)))
         if job.answer is None:
-            raise NoAnswer(f"the job has {job.state} without an answer{job.error and f': {job.error}'}")
+            raise NoAnswer(f"the job is {job.state}, and there is no answer{job.error and f': {job.error}'}")
         told = headers(request, {"Content-Type": job.answer.content_type})
         return web.Response(status=job.answer.status, body=job.answer.body, headers=told)
 

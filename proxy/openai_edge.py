@@ -303,4 +303,6 @@ def page_of(query: Any) -> PageAsked:
         limit = 0
     if not 1 <= limit <= MOST_FILES:
         raise BadRequest(f'"limit" must be a whole number from 1 to {MOST_FILES}', param="limit")
-    return PageAsked(limit, query.get("after", ""), query.get("order") == "asc", query.get("purpose", ""))
+    if (order := query.get("order", "desc")) not in ("asc", "desc"):
+        raise BadRequest('"order" must be desc (the newest first) or asc', param="order")
+    return PageAsked(limit, query.get("after", ""), order == "asc", query.get("purpose", ""))

@@ -21,8 +21,8 @@ from proxy.guard import REQUEST_ID, Guard
 from proxy.jobs import Job
 from proxy.jobs.recording import Ended, Recording
 
-#: Bytes of a body that are read at once.
-AT_ONCE = 64 * 1024
+#: Bytes that the reader of a body holds.
+AT_LEAST = 64 * 1024
 
 
 class Nobody(BaseProtocol):
@@ -90,7 +90,8 @@ def request_of(job: Job, writer: AbstractStreamWriter) -> web.Request:
     headers = CIMultiDictProxy(CIMultiDict(job.headers))
     url = URL(job.path, encoded=True)
     message = RawRequestMessage(job.method, job.path, HttpVersion11, headers, (), False, None, False, False, url)
-    body = StreamReader(nobody, AT_ONCE, loop=loop)
+    # All of it is here, and nobody's connection could be asked to pause.
+    body = StreamReader(nobody, max(AT_LEAST, len(job.body)), loop=loop)
     if job.body:
         body.feed_data(job.body)
     body.feed_eof()

@@ -16,6 +16,7 @@ from proxy.dialects.gigachat import GigaChat, TokenRequest
 from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import OpenAI
+from proxy.docs import Docs
 from proxy.durable import Durable
 from proxy.errors import NotFound
 from proxy.jobs_edge import JobsEdge
@@ -58,8 +59,12 @@ class Table:
         watching: Watching,
         steering: SteeringEdge,
         dashboard: Dashboard,
+        docs: Docs,
     ) -> list[web.RouteDef]:
-        """A trailing slash is no other path. Requests for what is `kept` may become jobs."""
+        """A trailing slash is no other path. Requests for what is `kept` may become jobs.
+
+        What each row does is told in `proxy/openapi/operations.py`.
+        """
         kept = durable.kept
         forward = kept(partial(edge.forward, GIGACHAT))
         either = partial(unless_sdk, forward)
@@ -73,11 +78,14 @@ class Table:
             ("PATCH", "/limits", steering.change),
             ("GET", "/limits/audit", steering.audit),
             ("GET", "/queue", steering.queue),
-            ("GET", "/queue/{id}", steering.entry),
-            ("DELETE", "/queue/{id}", steering.cancel),
+            ("GET", "/queue/{id:[^/]+}", steering.entry),
+            ("DELETE", "/queue/{id:[^/]+}", steering.cancel),
             ("GET", "/dashboard", dashboard.page),
             ("GET", "/dashboard/events", dashboard.events),
             ("GET", "/dashboard/{file:.+}", dashboard.page),
+            ("GET", "/docs", docs.page),
+            ("GET", "/docs/{file:.+}", docs.page),
+            ("GET", "/openapi.json", docs.description),
             ("POST", "/gigachat", kept(partial(edge.chat, self.language_model_chat))),
             ("POST", "/chatgpt", kept(partial(edge.chat, self.language_model_chat, upstream="chatgpt"))),
             ("POST", "/jobs", jobs.create),

@@ -145,6 +145,7 @@ def limits_of(seen: list[Seen]) -> Iterator[Metric]:
     yield by_lane("in_flight_limit", "EXT_MAX_REQUESTS: calls that may be in flight.", most)
     yield by_lane("in_flight_allowed", "The same after what 429s have taught.", allowed)
     yield by_lane("pause_remaining_seconds", "Left of a pause.", {s.name: s.limits.paused for s in seen})
+    yield by_lane("held", "1 if operators have paused it.", {s.name: s.limits.is_held for s in seen})
     yield by_lane("limits_kept", "1 if the limits are kept as they are set.", {s.name: s.is_kept for s in seen})
 
 

@@ -76,7 +76,7 @@ class Work:
             return Found(job, is_new=True)
         found = await jobs.find_or_add(job)
         if found.is_new:
-            await jobs.add(*late)
+            await jobs.add(*late, is_owed=True)
         return found
 
     async def cancel(self, id: str, *, caller: str | None) -> State | None:
@@ -116,7 +116,7 @@ async def cancel(jobs: JobStore, id: str, *, caller: str | None) -> State | None
     """See `JobStore.cancel`; whoever wants to hear of its end is told."""
     job = await jobs.get(id, caller=caller)
     if job is not None and not job.state.is_end and (hook := hook_for(job)) is not None:
-        await jobs.add(hook)
+        await jobs.add(hook, is_owed=True)
     return await jobs.cancel(id, caller=caller)
 
 

@@ -86,9 +86,10 @@ class Caller:
     async def until(self, id: str, state: str) -> Any:
         """It when it has come to this state."""
         async with asyncio.timeout(20):
-            while (job := await self.job(id))["state"] != state:
-                await asyncio.sleep(0.01)
-        return job
+            async for _, job in self.events(id):
+                if job["state"] == state:
+                    return job
+        raise AssertionError(f"it was never {state}")
 
     async def events(self, id: str) -> AsyncIterator[tuple[str, Any]]:
         """The names and the data of its events, to their end."""

@@ -8,6 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from held import HeldClock
 from pydantic import SecretStr
 from running import Proxy, StartProxy
+from scraped import counted
 from test_keys import FORMS, header, sent_raw
 
 from proxy import admins
@@ -120,10 +121,14 @@ async def test_a_key_of_any_bytes_is_a_wrong_one(start_proxy: StartProxy, value:
         assert (await sent_raw(proxy, head % (name, value)))[0] == 401
 
 
-async def test_the_operators_key_is_for_no_chat(start_proxy: StartProxy) -> None:
-    """It spends nobody's quota."""
+async def test_the_operator_calls_under_a_name_of_its_own(start_proxy: StartProxy) -> None:
+    """Where callers need keys. What it spends is no other caller's."""
     proxy = await start_proxy(admin_api_key=SecretStr(ADMIN), proxy_api_keys=CALLERS)
-    assert (await proxy.ask(headers={"X-API-Key": ADMIN})).status == 401
+    key = {"X-API-Key": ADMIN}
+    assert (await proxy.ask(headers=key)).status == 200
+    told = await counted(proxy, lambda now: now.sum("requests_total", route="/") == 1, key)
+    assert told.sum("requests_total", route="/", caller="operator") == 1
+    assert told.sum("tokens_total", caller="operator") == told.sum("tokens_total") > 0
 
 
 async def test_no_caller_can_have_the_operators_key(tmp_path: Any) -> None:

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 from redis_server import missing
 
-from benchmarks import gpt2giga, jobs, jobs_batch, jobs_kill, pacing, peer, replicas, sdk, startup, throughput, waiting
+from benchmarks import (
+    gpt2giga,
+    jobs,
+    jobs_batch,
+    jobs_kill,
+    pacing,
+    peer,
+    replicas,
+    sdk,
+    startup,
+    throughput,
+    waiting,
+    watched,
+)
 from benchmarks.processes import Process, service
 from benchmarks.report import Report, Size
 
@@ -98,6 +111,10 @@ TOLD = {
             "a batch of 100 lines: seconds to the first call",
         ],
         [["paced", "one at a time"], ["a batch of 100 lines", "100 jobs one by one"]],
+    ),
+    watched.run: (
+        ["share of the rate used, watched / alone", "calls refused or wasted while watched", "scrapes"],
+        [["nobody", "20 tabs, /metrics a second"]],
     ),
     replicas.run: (
         [

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from redis_server import free_port
+from redis_server import RedisServer, free_port, started
 from running import Proxy, StartProxy, busy, chat, settings_for, until, waiting
 from scraped import Scraped, counted, scraped
 
@@ -256,6 +256,23 @@ async def test_redis_that_is_away_is_seen(start_proxy: StartProxy) -> None:
     told = await scraped(proxy)
     assert (told.sum("redis_up"), told.sum("limits_kept", lane="main")) == (0, 0)
     assert "hush" not in told.text
+
+
+async def test_redis_that_is_there_is_seen(start_proxy: StartProxy, tmp_path: Path) -> None:
+    server = await started(RedisServer(tmp_path / "redis"))
+    try:
+        proxy = await start_proxy(redis_url=SecretStr(server.url))
+        told = await counted(proxy, lambda now: now.sum("redis_up") == 1)
+        assert told.sum("limits_kept", lane="main") == 1
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_lane_that_an_operator_paused_is_seen(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy()
+    for paused in (True, False):
+        assert await get(proxy, "/limits", method="PATCH", json={"paused": paused}) == 200
+        assert (await scraped(proxy)).sum("held", lane="main") == paused
 
 
 async def test_without_redis_nothing_is_told_of_it(start_proxy: StartProxy) -> None:

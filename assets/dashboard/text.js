@@ -18,7 +18,7 @@ const WORDS = {
     live_jobs: "queued", batch_jobs: "queued, batch", delayed: "to be tried again", running: "under way", kept: "kept", bytes: "room taken", lines: "{done} of {total}",
     playground: "Playground: a chat through the line", question: "Ask something", "model-hint": "model (as set)", send: "Send", leave: "Stop",
     "in-line": "place {n} in line, about {t}", "in-flight": "in flight…", streaming: "answering…", done: "waited {waited}, answered in {took}", gone: "stopped",
-    "key-why": "The operator's key (ADMIN_API_KEY). It stays in this tab and is forgotten with it.", trouble: "trouble",
+    "key-why": "The operator's key (ADMIN_API_KEY). It stays in this tab and is forgotten with it.",
   },
   ru: {
     connecting: "соединение…", live: "на связи", lost: "нет связи, пробуем снова…", refused: "нужен ключ", stopping: "останавливается",
@@ -37,7 +37,7 @@ const WORDS = {
     live_jobs: "в очереди", batch_jobs: "в очереди, пакеты", delayed: "ждут повтора", running: "выполняются", kept: "хранится", bytes: "занято", lines: "{done} из {total}",
     playground: "Проба: чат через очередь", question: "Спросите что-нибудь", "model-hint": "модель (как задана)", send: "Отправить", leave: "Остановить",
     "in-line": "место {n} в очереди, около {t}", "in-flight": "в полёте…", streaming: "отвечает…", done: "ждали {waited}, ответ за {took}", gone: "остановлено",
-    "key-why": "Ключ оператора (ADMIN_API_KEY). Он остаётся в этой вкладке и забывается вместе с ней.", trouble: "неполадка",
+    "key-why": "Ключ оператора (ADMIN_API_KEY). Он остаётся в этой вкладке и забывается вместе с ней.",
   },
 };
 

@@ -18,7 +18,7 @@ Rule 5: what cannot be written is refused whole (JobsFull, JobsUnavailable), and
 | running                    | queued    | `release`, `fail` with `retry_at`, the end of a lease, a new process   |
 | queued, running            | cancelled | `cancel`                                                               |
 | failed, cancelled, expired | queued    | `retry`                                                                |
-| queued and these           | running   | `claim_one`                                                            |
+| queued, and any of these   | running   | `claim_one`                                                            |
 
 There are two engines behind this promise, `sqlite/` (one process) and `redis/` (many); `store.py` chooses. Times are
 seconds since the epoch. Every operation raises JobsUnavailable if the engine cannot be reached.
@@ -217,10 +217,11 @@ class JobStore(Protocol):
     for the service itself.
     """
 
-    async def add(self, *jobs: Job) -> None:
+    async def add(self, *jobs: Job, is_owed: bool = False) -> None:
         """Accept jobs, all or none; they are kept when this returns. One whose id is there already is left as it is.
 
-        Many at once cost little more than one; hundreds at a time leave room for others. Raises JobsFull.
+        Many at once cost little more than one; hundreds at a time leave room for others. What `is_owed`, since a job
+        that was accepted promised it, is taken however many there are. Raises JobsFull.
         """
 
     async def find_or_add(self, job: Job, *, lease: float | None = None) -> Found:

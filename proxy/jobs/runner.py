@@ -288,7 +288,9 @@ class Runner:
             await self._give_back(run)
         except Exception:
             log.exception("job %s: a bug in the proxy", job.id)
-            await self._fail(run, "internal error; the log tells more", None)
+            # Else a batch, say, would stand still for good.
+            again = self._backoff(run) if job.operation in self._own else None
+            await self._fail(run, "internal error; the log tells more", None, again_in=again)
 
     async def _request(self, run: Run) -> None:
         ended = await self._serve(run.job, run.recording, partial(self._called, run))
@@ -378,10 +380,7 @@ class Runner:
     async def _then(self, run: Run) -> None:
         """What is to be done when it has ended. Before that, lest it be forgotten: such work waits for the end."""
         if (work := self._after(run.job)) is not None:
-            try:
-                await self._insisting(partial(self._store.jobs.add, work), on=(JobsUnavailable,))
-            except JobsFull as error:
-                log.error("job %s has ended, and its %s is lost: %s", run.job.id, work.operation, error)
+            await self._insisting(partial(self._store.jobs.add, work, is_owed=True))
 
     async def _tell(self, run: Run, tell: Callable[[Claim], Awaitable[bool]]) -> None:
         claim = None
@@ -391,15 +390,13 @@ class Runner:
                 return
         log.warning("job %s: its end is not kept, for it is another's by now, or was cancelled", run.job.id)
 
-    async def _insisting(
-        self, step: Callable[[], Awaitable[Any]], *, on: tuple[type[ProxyError], ...] = STORE_TROUBLE
-    ) -> Any:
+    async def _insisting(self, step: Callable[[], Awaitable[Any]]) -> Any:
         """Until the store can be reached, and has room for what it has accepted before."""
         pause = FIRST_PAUSE
         while True:
             try:
                 return await step()
-            except on as error:
+            except STORE_TROUBLE as error:
                 log.warning("the store of jobs: %s", error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from proxy.dialects.jobs import HEADERS, LONGEST, PATH, VALUE
+from proxy.dialects.jobs import HEADERS, LONGEST, VALUE
 from proxy.dialects.openai.batches import ENDPOINTS, LONGEST_LIFE, NOTE_NAME, NOTE_TEXT, NOTES, SHORTEST_LIFE
 from proxy.dialects.openai.embeddings import MAX_TEXTS
 from proxy.dialects.openai.shapes import MAX_CHOICES, MAX_STOPS
@@ -23,13 +23,19 @@ Whole = Annotated[int, Field(gt=0)]
 NotEmpty = Annotated[str, Field(min_length=1)]
 
 
-class Open(BaseModel):
+class Shape(BaseModel):
+    """Nothing is made of it at the start of the service but a description."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Open(Shape):
     """Other fields may be there: they are the API's to judge, or mean nothing here."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class Closed(BaseModel):
+class Closed(Shape):
     """There are no other fields."""
 
     model_config = ConfigDict(extra="forbid")
@@ -37,9 +43,7 @@ class Closed(BaseModel):
 
 def one_of(*needed: dict[str, Any]) -> ConfigDict:
     """At least one of these properties must be there, so."""
-    return ConfigDict(
-        extra="allow", json_schema_extra={"anyOf": [{"properties": each, "required": [*each]} for each in needed]}
-    )
+    return ConfigDict(json_schema_extra={"anyOf": [{"properties": each, "required": [*each]} for each in needed]})
 
 
 # ---- Chats as GigaChat knows them ----
@@ -231,13 +235,19 @@ class BatchAsked(Open):
     output_expires_after: Expiry | None = None
 
 
-class Upload(BaseModel):
+#: Fields of a form that come together.
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+
+
+class Upload(Shape):
     """A form."""
 
-    purpose: str | None = Field(None, description='"batch": it is kept here, for batches.', examples=["batch"])
-    expires_after_anchor: Literal["created_at"] | None = Field(None, alias="expires_after[anchor]")
-    expires_after_seconds: int | None = Field(
-        None, alias="expires_after[seconds]", ge=SHORTEST_LIFE, le=LONGEST_LIFE, description="Of a file for batches."
+    model_config = ConfigDict(json_schema_extra={"dependentRequired": {ANCHOR: [SECONDS], SECONDS: [ANCHOR]}})
+
+    purpose: str = Field(None, description='"batch": it is kept here, for batches.', examples=["batch"])
+    expires_after_anchor: Literal["created_at"] = Field(None, alias=ANCHOR)
+    expires_after_seconds: int = Field(
+        None, alias=SECONDS, ge=SHORTEST_LIFE, le=LONGEST_LIFE, description="Of a file for batches."
     )
     file: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -251,10 +261,14 @@ KEPT_HEADERS = {
 }
 
 
+#: The same as `proxy.dialects.jobs.PATH`, without looking ahead.
+PATH = r"^/([\x21\x22\x24-\x2e\x30-\x7e][\x21\x22\x24-\x7e]{0,1998})?$"
+
+
 class JobAsked(Closed):
     """A request that nobody need wait for."""
 
-    path: str | None = Field(None, pattern=f"^{PATH.pattern}$", description='"/" is the native chat.', examples=["/"])
+    path: str | None = Field(None, pattern=PATH, description='"/" is the native chat.', examples=["/"])
     method: Literal["POST"] | None = None
     body: Annotated[
         Any, WithJsonSchema({"not": {"type": "null"}, "description": "Of the request that is to be made."})
@@ -267,7 +281,7 @@ class JobAsked(Closed):
     keep: Annotated[float, Field(gt=0, le=LONGEST)] | None = Field(
         None, description="Seconds for which its answer is kept, JOBS_KEEP at most."
     )
-    webhook: str | None = Field(None, description="An address that is told of its end.")
+    webhook: str | None = Field(None, pattern="^https?://", description="An address that is told of its end.")
 
 
 Pace = Literal[0] | Annotated[float, Field(ge=overrides.SLOWEST, le=overrides.MOST)]
@@ -276,9 +290,7 @@ Pace = Literal[0] | Annotated[float, Field(ge=overrides.SLOWEST, le=overrides.MO
 class LimitsAsked(Closed):
     """Fields to be changed: null takes an override away, and 0 stands for "no limit"."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"anyOf": [{"required": [field]} for field in overrides.FIELDS]}
-    )
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [field]} for field in overrides.FIELDS]})
 
     lane: str = "main"
     rpm: Pace | None = Field(None, description="Calls a minute.")
@@ -288,7 +300,7 @@ class LimitsAsked(Closed):
     paused: bool | None = Field(None, description="Nothing is sent.")
 
 
-class TokenAsked(BaseModel):
+class TokenAsked(Shape):
     """A form, as GigaChat's own."""
 
-    scope: str | None = Field(None, examples=["GIGACHAT_API_PERS"])
+    scope: str = Field(None, examples=["GIGACHAT_API_PERS"])

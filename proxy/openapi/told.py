@@ -19,22 +19,13 @@ Second = Annotated[int, Field(description="Unix seconds.")]
 
 
 class Ours(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(defer_build=True, extra="forbid")
 
 
 class Theirs(BaseModel):
     """The API may tell more."""
 
-    model_config = ConfigDict(extra="allow")
-
-
-def without(*optional: str) -> Any:
-    """These are there only sometimes."""
-
-    def forget(schema: dict[str, Any]) -> None:
-        schema["required"] = [name for name in schema["required"] if name not in optional]
-
-    return forget
+    model_config = ConfigDict(defer_build=True, extra="allow")
 
 
 # ---- Failures, by dialect ----
@@ -111,7 +102,7 @@ class NativeAnswer(Ours):
 class LaneInfo(Ours):
     """A lane just now. Times are seconds; null: there is no such limit, or nothing is known yet."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.replace("_", "-"))
+    model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
 
     name: str
     requests_a_minute: float | None
@@ -311,12 +302,10 @@ class JobInBrief(Ours):
 
 
 class JobAnswer(Ours):
-    model_config = ConfigDict(extra="forbid", json_schema_extra=without("encoding"))
-
     status: int
     content_type: str
     body: Any = Field(description="JSON as it is, text as a string, anything else in base64.")
-    encoding: Literal["base64"]
+    encoding: Literal["base64"] = Field(None)
 
 
 class Job(JobInBrief):

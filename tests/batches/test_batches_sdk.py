@@ -528,7 +528,7 @@ async def test_a_body_that_is_much_too_large_is_refused_before_it_is_read(start:
         '--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
         '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n{}'
     )
-    writer.write(head.encode())
+    writer.write(head.encode() + b"x" * 1_000_000)
     assert b" 413 " in await reader.readline()
     writer.close()
     await writer.wait_closed()

@@ -33,7 +33,7 @@ from running import until
 from proxy import batching
 from proxy.batching import accept
 from proxy.errors import JobsFull
-from proxy.jobs import Answer, Job, Room, State
+from proxy.jobs import Answer, Job, Room, State, runner
 from proxy.jobs.batches import BatchState
 from proxy.jobs.files import StoredFile
 from proxy.jobs.store import Store, opened
@@ -427,3 +427,20 @@ async def test_a_batch_says_nothing_of_its_requests_when_it_is_shown(store: Stor
     told = repr([order.job(), job, batching_of(store)])
     assert "secret" not in told and "Batching" in told
     assert replace(job).id == job.id
+
+
+async def test_a_bug_only_delays_a_batch(store: Store, monkeypatch: pytest.MonkeyPatch, caplog: Any):
+    """The log has it; the batch goes on when another attempt does better."""
+    monkeypatch.setattr(runner, "FIRST_BACKOFF", 0.01)
+    bugs = [ZeroDivisionError("oops")]
+    advance = store.batches.advance
+
+    async def advance_or_not(*args: Any, **changes: Any) -> Any:
+        if bugs:
+            raise bugs.pop()
+        return await advance(*args, **changes)
+
+    monkeypatch.setattr(store.batches, "advance", advance_or_not)
+    async with running(store):
+        assert (await over(store, await accepted(store, lines(1)))).state is BatchState.COMPLETED
+    assert "ZeroDivisionError" in caplog.text

@@ -44,6 +44,15 @@ async def test_what_is_there_already_needs_no_room(place: Place, open_store: Ope
     assert (await jobs.state()).jobs == 3
 
 
+async def test_what_is_owed_needs_no_room(place: Place, open_store: OpenStore):
+    jobs = (await open_store(place, room=Room(jobs=1))).jobs
+    await jobs.add(a_job())
+    await jobs.add(owed := a_job(), is_owed=True)
+    assert (await state_of(jobs, owed)).state is State.QUEUED
+    with pytest.raises(JobsFull):
+        await jobs.add(a_job())
+
+
 async def test_the_bytes_are_bounded_files_and_batches_included(place: Place, open_store: OpenStore):
     """A body, an answer, a file: each takes from the same room; answers of accepted jobs always find some."""
     megabyte = bytes(1024 * 1024)

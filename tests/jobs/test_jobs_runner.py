@@ -19,7 +19,7 @@ from proxy.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from proxy.jobs import SERVICE, Claim, Job, JobStore, Kind, State, runner
+from proxy.jobs import SERVICE, Claim, Job, JobStore, Kind, Room, State, runner
 from proxy.jobs.runner import WAITING, GiveUp, Run, Runner, TryLater
 from proxy.jobs.store import Store
 from proxy.line import Priority
@@ -565,14 +565,29 @@ async def test_what_is_to_be_done_after_a_job_is_kept_before_its_end(store: Stor
     assert was_there == {True}
 
 
-async def test_a_job_ends_even_if_there_is_no_room_for_what_follows(store: Store, caplog: pytest.LogCaptureFixture):
+async def test_what_follows_is_kept_though_the_disk_is_full_for_a_while(store: Store):
+    """The job ends when it is."""
     jobs = Unsteady(store.jobs)
-    jobs.failures["add"] = [JobsFull()]
-    async with at_work(replace(store, jobs=jobs), Api(), after=lambda _: an_errand(id="after")):
+    jobs.failures["add"] = [JobsFull(), JobsFull()]
+    async with at_work(replace(store, jobs=jobs), Api(), after=follows):
         job = a_request()
         await store.jobs.add(job)
         assert (await ended(store.jobs, job))[0].state is State.DONE
-    assert "its errand is lost" in caplog.text
+        assert await store.jobs.get("after", caller=None) is not None
+
+
+async def test_what_follows_needs_no_room_of_its_own(place: Place, open_store: OpenStore):
+    """A store that is full to the last job still takes what its jobs have promised."""
+    store = await open_store(place, room=Room(jobs=1))
+    async with at_work(store, Api(), after=follows):
+        job = a_request()
+        await store.jobs.add(job)
+        assert (await ended(store.jobs, job))[0].state is State.DONE
+        assert await store.jobs.get("after", caller=None) is not None
+
+
+def follows(job: Job) -> Job | None:
+    return an_errand(id="after") if job.caller else None
 
 
 async def test_what_is_over_is_forgotten_by_and_by(store: Store, monkeypatch: pytest.MonkeyPatch):

@@ -359,6 +359,21 @@ async def test_an_answer_that_finds_no_room_can_be_told_again(path: Path):
         assert await jobs.ack(running.claim, ANSWER)
 
 
+async def test_a_file_that_is_gone_keeps_nothing_and_says_so(path: Path, open_store: OpenStore):
+    """SQLite would go on writing to it, and the next process find nothing; when it is back all goes on."""
+    jobs = (await open_store(path)).jobs
+    await jobs.add(before := a_job())
+    path.rename(elsewhere := path.with_name("elsewhere"))
+    with pytest.raises(JobsUnavailable, match="put it back"):
+        await jobs.add(a_job())
+    path.write_bytes(b"another file")
+    with pytest.raises(JobsUnavailable, match="put it back"):
+        await jobs.add(a_job())
+    elsewhere.rename(path)
+    await jobs.add(after := a_job())
+    assert {job.id for job in (await jobs.list(caller=None)).entries} == {before.id, after.id}
+
+
 def test_every_session_is_a_thread_that_ends(path: Path):
     """When its loop is gone before it, nothing is raised in it."""
 

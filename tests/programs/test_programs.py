@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from documents import Block, blocks_of, rows_of, sandbox
 from programs import PROGRAMS, NotInstalled, Program
+from pydantic import SecretStr
 from running import StartProxy
 
 from emulator import Options
@@ -63,7 +64,8 @@ def home(tmp_path: Path) -> Path:
 )
 async def test_a_program_keeps_its_promise(program: Program, promise: str, start_proxy: StartProxy, home: Path) -> None:
     """And the account never has to refuse a call."""
-    proxy = await start_proxy(Options(concurrency=1), ext_max_requests=1)
+    jobs = SecretStr(str(home.with_name("jobs.sqlite")))
+    proxy = await start_proxy(Options(concurrency=1), ext_max_requests=1, jobs_url=jobs)
     await program.keep(promise, proxy.url, home)
     assert proxy.giga.state.accounts.refused == 0
 

@@ -71,6 +71,25 @@ export async function vectors_models_and_files_are_served(url) {
   assert.equal((await openai.files.delete(file.id)).deleted, true);
 }
 
+export async function a_batch_becomes_a_file_of_answers(url) {
+  const { files, batches } = client(url);
+  const body = { model: MODEL, messages: SUM };
+  const line = { custom_id: "one", method: "POST", url: "/v1/chat/completions", body };
+  const content = await toFile(Buffer.from(JSON.stringify(line)), "lines.jsonl");
+  const { id } = await files.create({ file: content, purpose: "batch" });
+  const asked = { input_file_id: id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+  let batch = await batches.create(asked);
+  while (batch.status !== "completed") {
+    await new Promise((next) => setTimeout(next, 20));
+    batch = await batches.retrieve(batch.id);
+  }
+  const answer = JSON.parse(await (await files.content(batch.output_file_id)).text());
+  assert.equal(answer.custom_id, "one");
+  assert.equal(answer.response.body.choices[0].message.content, TOTAL);
+  assert.deepEqual(batch.request_counts, { total: 1, completed: 1, failed: 0 });
+  assert.equal((await batches.list()).data[0].id, batch.id);
+}
+
 // Though the account allows one call at a time, and the SDK is not to ask again.
 export async function many_questions_at_once_are_all_answered(url) {
   const openai = client(url);

@@ -37,9 +37,9 @@ class RedisJobs:
 
     # -- coming
 
-    async def add(self, *jobs: Job) -> None:
+    async def add(self, *jobs: Job, is_owed: bool = False) -> None:
         fresh = without_keys(jobs)
-        await self._link.run("add", *(job.body for job in fresh), jobs=[said(job) for job in fresh])
+        await self._link.run("add", *(job.body for job in fresh), jobs=[said(job) for job in fresh], is_owed=is_owed)
 
     async def find_or_add(self, job: Job, *, lease: float | None = None) -> Found:
         check_key(job)

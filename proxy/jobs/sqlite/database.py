@@ -4,7 +4,8 @@ Rule 1: the file is its owner's alone (0600) before anything is in it, and so ar
 Rule 2: a service has the file to itself, by a lock that ends with its process: what runs when it starts is nobody's.
         Other programs may look, cancel and delete meanwhile; they open it with `is_shared`. What they change is no
         news for the service: it finds it when it claims next.
-Rule 3: an operation that has returned is on the disk (WAL, synchronous=FULL).
+Rule 3: an operation that has returned is on the disk (WAL, synchronous=FULL), in the file that the next process finds:
+        SQLite would go on writing to one that was deleted.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ PAGES = 256
 SPARE = 0.25
 
 IN_USE = "another service works on it: stop that one, choose another file, or share jobs by Redis (JOBS_URL)"
+GONE = "the store of jobs cannot be used: its file was moved or deleted: put it back, or start the service anew"
 BROKEN = "it is damaged or no database: move it away together with its -wal and -shm, or put a good copy in its place"
 
 #: What SQLite's failures mean, by their primary codes.
@@ -70,7 +72,9 @@ class Database:
         self.room = room
         self._is_shared = is_shared
         self._lock: Connection | None = None
-        self._writer = Writer("jobs writer", self._connect_writer, translated)
+        #: The file that was opened.
+        self._opened: os.stat_result | None = None
+        self._writer = Writer("jobs writer", self._connect_writer, translated, check=self._check)
         self._reader = Reader("jobs reader", self._connect_reader, translated)
 
     def __repr__(self) -> str:
@@ -119,8 +123,16 @@ class Database:
 
     # -- in the threads
 
+    def _check(self) -> None:
+        """Raises JobsUnavailable if another file, or none, is in the place of the one that was opened."""
+        with suppress(OSError):
+            if self._opened is None or os.path.samestat(self._opened, os.stat(self.path)):
+                return
+        raise JobsUnavailable(GONE)
+
     def _connect_writer(self) -> Connection:
         make_private(self.path)
+        self._opened = os.stat(self.path)
         if not self._is_shared:
             self._lock = locked(self.path)
         connection = connect(self.path)

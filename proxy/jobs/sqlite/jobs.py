@@ -39,8 +39,9 @@ class SqliteJobs:
 
     # -- coming
 
-    async def add(self, *jobs: Job) -> None:
-        await self._move(partial(moves.add, jobs=without_keys(jobs), room=self._database.room))
+    async def add(self, *jobs: Job, is_owed: bool = False) -> None:
+        room = None if is_owed else self._database.room
+        await self._move(partial(moves.add, jobs=without_keys(jobs), room=room))
 
     async def find_or_add(self, job: Job, *, lease: float | None = None) -> Found:
         check_key(job)

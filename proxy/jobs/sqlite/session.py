@@ -15,7 +15,7 @@ from sqlite3 import Connection
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
-from proxy.errors import JobsUnavailable
+from proxy.errors import JobsUnavailable, ProxyError
 
 T = TypeVar("T")
 #: What a session does: a function of its connection.
@@ -139,9 +139,16 @@ class Writer(Session):
     """Operations in as few commits as possible: what comes while one is written goes into the next.
 
     `commits` counts them.
+
+    Args:
+        check: raises a ProxyError if nothing can be kept now; it is called in the thread, before each commit.
     """
 
     commits = 0
+
+    def __init__(self, *known: Any, check: Callable[[], None] = lambda: None) -> None:
+        super().__init__(*known)
+        self._check = check
 
     def _next(self) -> Sequence[Order]:
         orders = [*super()._next()]
@@ -156,8 +163,9 @@ class Writer(Session):
 
     def _perform(self, connection: Connection, orders: Sequence[Order]) -> Sequence[Outcome]:
         try:
+            self._check()
             connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+        except (ProxyError, sqlite3.Error) as error:
             return self._failed(orders, error)
         try:
             return self._commit(connection, orders)
@@ -188,8 +196,8 @@ class Writer(Session):
         connection.execute("RELEASE this")
         return outcome
 
-    def _failed(self, orders: Sequence[Order], error: sqlite3.Error) -> Sequence[Outcome]:
-        return [Outcome(order, error=self._translate(error)) for order in orders]
+    def _failed(self, orders: Sequence[Order], error: Exception) -> Sequence[Outcome]:
+        return [Outcome(order, error=self._ours(error)) for order in orders]
 
 
 def deliver(outcomes: Iterable[Outcome]) -> None:

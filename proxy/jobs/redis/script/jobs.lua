@@ -29,7 +29,7 @@ function operations.add()
       fresh[#fresh + 1] = i
     end
   end
-  if not has_room(#fresh, bytes) then return full() end
+  if not said.is_owed and not has_room(#fresh, bytes) then return full() end
   for _, i in ipairs(fresh) do insert(said.jobs[i], ARGV[1 + i]) end
   return 1
 end

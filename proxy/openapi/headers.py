@@ -1,0 +1,99 @@
+"""Headers as a description tells them: those that requests may have, and those that answers have."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Described = dict[str, Any]
+
+TEXT: Final = {"type": "string"}
+COUNT: Final = {"type": "integer", "minimum": 0}
+
+
+def header(text: str, schema: Mapping[str, Any] = TEXT, **more: Any) -> Described:
+    return {"description": text, "schema": dict(schema), **more}
+
+
+#: Of answers, by their names.
+ANSWERS: Final[Mapping[str, Described]] = {
+    "X-Request-ID": header("The caller's own, else one of ours.", {"type": "string", "minLength": 1}, required=True),
+    "X-Queue-Wait-Ms": header("Milliseconds of waiting for its turn, all attempts together.", COUNT),
+    "X-Queue-Position": header("The place in line on arrival, from 1; 0: refused before it had one.", COUNT),
+    "RateLimit": header('What is free: `"pace";r=12;t=1`, `t` in seconds.'),
+    "RateLimit-Policy": header('What the lane allows: `"pace";q=60;w=60`.'),
+    "X-Model-Mapped": header("`old -> new`, where a model's name was replaced."),
+    "Retry-After": header("Seconds.", COUNT),
+    "x-should-retry": header("Client libraries must not try again by themselves.", {"const": "false"}),
+    "WWW-Authenticate": header("How a key is sent.", required=True),
+    "Idempotency-Replayed": header("The answer was told before to the same key.", {"const": "true"}),
+    "Location": header("Where the job is.", {"type": "string", "pattern": "^/jobs/"}, required=True),
+    "Preference-Applied": header("The request became a job.", {"const": "respond-async"}),
+    "ETag": header("Of this version; send it as If-None-Match.", required=True),
+    "Vary": header("On what else the answer depends."),
+}
+#: Those that every answer has.
+ALWAYS: Final = ("X-Request-ID",)
+#: Those of answers that came through the line.
+IN_LINE: Final = ("X-Queue-Wait-Ms", "X-Queue-Position", "RateLimit", "RateLimit-Policy")
+#: What failures add, by their status.
+OF_FAILURES: Final[Mapping[int | str, tuple[str, ...]]] = {
+    401: ("WWW-Authenticate",),
+    403: ("Vary",),
+    429: (*IN_LINE, "Retry-After"),
+    "4XX": IN_LINE,
+    502: (*IN_LINE, "x-should-retry", "Retry-After"),
+    503: (*IN_LINE, "x-should-retry", "Retry-After"),
+    504: (*IN_LINE, "x-should-retry", "Retry-After"),
+}
+
+
+def answer_headers(status: int | str | None) -> Described:
+    """Those of a failure; None: the API's own, perhaps."""
+    return named(*(IN_LINE if status is None else OF_FAILURES.get(status, ())))
+
+
+def named(*names: str) -> Described:
+    """These and those that are always there, as references."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*ALWAYS, *names)}
+
+
+# ---- Of requests ----
+
+
+def parameter(name: str, where: str, text: str, schema: Mapping[str, Any] = TEXT, **more: Any) -> Described:
+    return {"name": name, "in": where, "description": text, "schema": dict(schema), **more}
+
+
+def query(name: str, text: str, schema: Mapping[str, Any] = TEXT) -> Described:
+    return parameter(name, "query", text, schema)
+
+
+REQUEST_ID: Final = parameter("X-Request-ID", "header", "1 to 128 visible ASCII characters; else it gets one of ours.")
+CLIENT: Final = parameter("X-Client-ID", "header", "Which of the caller's clients asks: they take turns.")
+SESSION: Final = parameter("X-Session-ID", "header", "Passed to the API.")
+HEARTBEAT: Final = parameter("X-Heartbeat", "header", "`102`: signs of life by 102 Processing, please.")
+PRIORITY: Final = parameter(
+    "X-Priority",
+    "header",
+    "Shares of 4, 2 and 1; high needs a key.",
+    {"enum": ["high", "normal", "low"], "type": "string"},
+)
+TIMEOUT: Final = parameter(
+    "X-Request-Timeout",
+    "header",
+    "Seconds that the answer may take to begin, RESP_TIMEOUT at most.",
+    {"type": "number", "exclusiveMinimum": 0},
+)
+PREFER: Final = parameter(
+    "Prefer", "header", "`respond-async`: it becomes a job, see the answer 202.", TEXT, example="respond-async"
+)
+KEY: Final = parameter(
+    "Idempotency-Key",
+    "header",
+    "A request with the same key is the same request: it is done once.",
+    {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+)
+NOT_MODIFIED: Final = parameter("If-None-Match", "header", "An ETag: 304, if the answer is that one still.")
+#: What requests of the line may say of themselves.
+TO_THE_LINE: Final = (REQUEST_ID, CLIENT, SESSION, HEARTBEAT)
+#: And those that may become jobs.
+TO_BE_KEPT: Final = (*TO_THE_LINE, PRIORITY, TIMEOUT, PREFER, KEY)
