@@ -39,6 +39,10 @@ from typing import IO, Any, ClassVar, TypeVar
 MISSING = 'needs a package that is not there ({}). Install what it needs: pip install "gigachat>=0.2.3,<0.3" aiohttp'
 
 try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
     import aiohttp
     from yarl import URL
 except ModuleNotFoundError:  # plain HTTP does without
@@ -1100,6 +1104,20 @@ def read_line(number: int, line: bytes) -> tuple[Id, bytes]:
     return id, json.dumps(asked).encode()
 
 
+@contextmanager
+def alone(answers: Path) -> Iterator[IO[bytes]]:
+    """The file of answers, to be added to, by nobody else meanwhile. Raises CannotRun if another run does that."""
+    with answers.open("ab", buffering=0) as told:
+        if fcntl is not None:  # locks are one for all who opened it; they go with their process
+            try:
+                fcntl.flock(told, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CannotRun(f"another run writes to {answers}: wait for its end, or end it") from None
+            except OSError:  # no locks are to be had on this disk
+                pass
+        yield told
+
+
 def resume(answers: Path) -> Ids:
     """Ids that have their answers. Lines of failures leave the file, to be asked again, and so does a torn last line.
 
@@ -1473,11 +1491,13 @@ def bulk(
                 f"{len(handed)} lines are at the service already, in batches: go on with --durable. To have them asked "
                 f"anew, delete {handed.path}"
             )
+        with alone(answers):
+            pass  # else the file, which may be written anew, would be taken away from who writes to it
         has_answer = resume(answers)
         progress = Progress(lines_in(asked), before=len(has_answer))
         if progress.before:
             progress.tell(f"{answers} has {progress.before} answers already; going on")
-        with answers.open("ab", buffering=0) as told:
+        with alone(answers) as told:
             run = Run(f"{url}/", is_full, asked, told, has_answer, progress, handed.ids())
             if is_durable:
                 asyncio.run(Durable(url, run, handed, prompts).all(key))

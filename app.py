@@ -35,8 +35,8 @@ from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import Options
 from proxy.dialects.openai.options import IMAGE_LINK
-from proxy.docs import Docs
 from proxy.dialects.steering import lane_of
+from proxy.docs import Docs
 from proxy.durable import Durable
 from proxy.errors import CredentialMissing, PassedRefused
 from proxy.fetching import Fetching
@@ -109,6 +109,8 @@ class Service:
     work: Work
     overview: Overview
     is_sandbox: bool
+    #: Why no jobs are taken, though nobody has turned them off.
+    no_jobs: str
 
     @property
     def connector(self) -> Connector:
@@ -150,7 +152,8 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         stack.callback(heartbeat.close)
         attachments = attachments_of(settings)
         stack.push_async_callback(attachments.close)
-        store = await stack.enter_async_context(store_of(settings, assets))
+        found = await stack.enter_async_context(store_of(settings, assets))
+        store, no_jobs = (None, found) if isinstance(found, str) else (found, "")
         app, work = application(
             settings, lanes, steering, heartbeat, owners, attachments, store, metrics, overview, listeners
         )
@@ -169,7 +172,7 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
         stack.push_async_callback(lanes.drain, settings.drain_timeout - farewell)
         work.start()
         stack.push_async_callback(work.stop)
-        yield Service(url_of(settings.host, runner), settings, lanes, work, overview, is_sandbox)
+        yield Service(url_of(settings.host, runner), settings, lanes, work, overview, is_sandbox, no_jobs)
         log.info(
             "stopping: what waits is served for up to %g s, newcomers get 503; a second signal stops at once",
             settings.drain_timeout,
@@ -388,7 +391,8 @@ def application(
     steered = SteeringEdge(steering, lanes, callers, admins, delivery, work)
     app.on_shutdown.append(overview.stop)
     dashboard = Dashboard(knobs.ASSETS / "dashboard", overview, admins)
-    described = Described(settings.app_name, VERSION, has_keys=bool(keys), has_operator=key is not None)
+    dialect = lanes.main.connector.dialect
+    described = Described(settings.app_name, VERSION, bool(keys), has_operator=key is not None, dialect=dialect)
     docs = Docs(knobs.ASSETS / "docs", described)
     routes = table.routes(edge, openai, batches, jobs_edge, durable, watching, steered, dashboard, docs)
     docs.describe(routes)
@@ -461,6 +465,8 @@ def banner(service: Service) -> str:
     )
     lines += [f"  also: {lane.name}, connector {lane.connector.name}" for lane in service.lanes.all()[1:]]
     lines += [f"  SET WHILE IT RAN: {told}" for lane in service.lanes.all() for told in overridden(lane_of(lane))]
+    if service.no_jobs:
+        lines.append(f"  no jobs are taken: {service.no_jobs}")
     if not settings.proxy_api_keys and not is_loopback(settings.host):
         lines.append(
             f"  WARNING: {settings.host} can be reached from outside and no key is asked for: anybody there spends "

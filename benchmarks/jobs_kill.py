@@ -33,8 +33,8 @@ from proxy.jobs.store import Store, opened
 LATENCY, IN_FLIGHT = 0.2, 10
 #: How many submit at once, and how many jobs may have been accepted and not begun.
 SUBMITTING, AHEAD = 10, 100
-#: Seconds between two looks, and for a whole run.
-LOOK, PATIENCE = 0.02, 600.0
+#: Seconds between two looks, and for a whole run; if jobs are lost it may never end.
+LOOK, PATIENCE = 0.02, 200.0
 #: Seconds after which a replica's jobs are another's, where the product's own 30 are too long.
 SHORT_LEASE = 5.0
 

@@ -1,7 +1,7 @@
 """Requests that become jobs: what is kept of them, whose they are, which may not, and how they are taken in.
 
 Rule 1: what would be refused is refused now, with the same words: each is rehearsed up to the line.
-Rule 2: no secret is kept: no credential, and of the headers what the API gets to see.
+Rule 2: no secret is kept: no credential, of the headers what the API gets to see, and no query that has a secret.
 Rule 3: it is accepted when the store has it, not before.
 """
 
@@ -10,11 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from hashlib import blake2b
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from proxy.dialects.jobs import Wanted
-from proxy.entry import NOTE, Note
+from proxy.entry import NOTE, REQUEST_ID, Note
 from proxy.errors import BadRequest
 from proxy.forwarding import to_the_api
 from proxy.jobs import EVERYBODY, Job
@@ -27,7 +28,11 @@ OPERATION = "request"
 #: The dialect in which any Bearer that is none of ours is a credential of the API's.
 RAW = "gigachat"
 #: Names of headers that may hold a secret, whoever between wrote them.
-SECRET = re.compile("auth|token|secret|key|cookie|passw|jwt|signature", re.IGNORECASE)
+SECRET = re.compile("auth|token|secret|key|cookie|passw|jwt|signature|bearer|credential", re.IGNORECASE)
+#: Names in a query that are a secret's: `max_tokens` is none.
+SECRET_IN_QUERY = re.compile(
+    r".*(auth|authorization|token|secret|key|passw(or)?d|jwt|signature|bearer|credentials?)|sig", re.IGNORECASE
+)
 
 
 def owner_of(note: Note, *, has_keys: bool) -> str:
@@ -44,6 +49,22 @@ def owner_of(note: Note, *, has_keys: bool) -> str:
 def kept_headers(request: web.Request) -> dict[str, str]:
     """Those that matter when it is run; no credential is among them."""
     return {name: value for name, value in to_the_api(request.headers.items()) if not SECRET.search(name)}
+
+
+def check_query(path: str) -> None:
+    """Raises BadRequest if there is a secret in the query."""
+    for name, _ in parse_qsl(path.partition("?")[2], keep_blank_values=True):
+        if SECRET_IN_QUERY.fullmatch(name):
+            raise BadRequest(
+                f'a request with "{name[:40]}" in its query cannot be kept as a job, since no secret is: leave it out',
+                param=name[:40],
+            )
+
+
+def request_id_of(job: Job) -> str:
+    """Under which the log tells of it: its caller's own id, if that is one, else its own."""
+    own = job.headers.get("X-Request-ID", "")
+    return own if REQUEST_ID.fullmatch(own) else job.id
 
 
 def fingerprint_of(request: web.Request, body: bytes) -> str:
@@ -78,8 +99,10 @@ class Accepting:
     async def request(self, request: web.Request) -> Job:
         """The job that a request becomes. Raises BadRequest, and what it would be refused with."""
         self._reception.patience(request)  # a job has none, but a wrong one is told
+        owner = self.owner(request)
+        check_query(request.raw_path)
         job = Job(
-            caller=self.owner(request),
+            caller=owner,
             operation=OPERATION,
             dialect=request[NOTE].dialect,
             path=request.raw_path,
@@ -95,6 +118,7 @@ class Accepting:
         """The job that a body of `POST /jobs` asks for. Raises BadRequest, and what it would be refused with."""
         owner, keep = self.owner(request), self._settings.jobs_keep
         wanted = Wanted.read(parsed(await self._reception.body(request)), longest_keep=keep)
+        check_query(wanted.path)
         job = Job(
             caller=owner,
             operation=OPERATION,

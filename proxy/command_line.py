@@ -85,8 +85,8 @@ def _parser(knobs: Iterable[Knob], flags: dict[str, tuple[Knob, str]]) -> Argume
         "app.py",
         "%(prog)s [--setting value ...]\n       %(prog)s jobs|status|limits|pause|resume ...",
         epilog=f"Flags are also understood as gpt2giga spells them: see {gpt2giga.PAGE}. `jobs` lists, cancels, "
-        "retries and purges the jobs that are kept; `status`, `limits`, `pause` and `resume` see to a service that "
-        "runs: `%(prog)s status --help`.",
+        "retries and purges the jobs that are kept: see `%(prog)s jobs --help`. `status`, `limits`, `pause` and "
+        "`resume` see to a service that runs: see `%(prog)s status --help`.",
         argument_default=SUPPRESS,
         allow_abbrev=False,
     )

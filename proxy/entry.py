@@ -1,5 +1,6 @@
 """What is known of an HTTP request: a note on its way, an entry for every listener of the edge when it is over."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from proxy.lanes import Lane
 from proxy.limits import Usage
 from proxy.line import Enrolled, Priority
 from proxy.passed import PassedCredential
+
+#: What an id of a caller's own must look like to be echoed and passed on.
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Entry(NamedTuple):

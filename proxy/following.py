@@ -14,6 +14,7 @@ from typing import Self
 from aiohttp import web
 from multidict import CIMultiDict
 
+from proxy.accepting import request_id_of
 from proxy.delivery import Delivery, begin, headers
 from proxy.dialects import Dialect
 from proxy.entry import NOTE
@@ -204,7 +205,7 @@ def kept(job: Job | None) -> Recording:
         raise Cancelled if job.state is State.CANCELLED else NoAnswer(f"the request has {job.state}")
     recording = Recording.of(answer)
     # The one under which the log tells of the call.
-    recording.headers["X-Request-ID"] = job.headers.get("X-Request-ID", job.id)
+    recording.headers["X-Request-ID"] = request_id_of(job)
     return recording
 
 

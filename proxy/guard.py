@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,13 +17,10 @@ from proxy.browsers import Browsers
 from proxy.callers import Callers
 from proxy.delivery import JSON_TYPE, headers
 from proxy.dialects import Dialect
-from proxy.entry import NOTE, Entry, Note
+from proxy.entry import NOTE, REQUEST_ID, Entry, Note
 from proxy.errors import BadRequest, BodyTooLarge, MethodNotAllowed, NotFound, ProxyError, Stopping, Unauthorized
 
 log = logging.getLogger("proxy.guard")
-
-#: What an id of the caller's own must look like to be echoed and passed on.
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 #: The bits of a UUID that say what it is, and what they say in one of version 4 (RFC 9562).
 NOT_CHANCE = 0xF << 76 | 0x3 << 62

@@ -116,7 +116,8 @@ class JobsEdge:
                     yield sse.comment(job.state)
                 if job.state.is_end or self._is_left_behind(job):
                     return
-                if await news.next(pause):
+                # That operators have cancelled it is no news: what is nowhere to be found is looked for.
+                if await news.next(pause) or (place is None and self._work.runner.run(id) is None):
                     job = await self._get(id, owner)
 
     def _is_left_behind(self, job: Job) -> bool:

@@ -196,7 +196,7 @@ class Line(Protocol):
         """Its position now, from 1, at most a second old; 0 if it does not wait."""
 
     def eta(self, ahead: int) -> float:
-        """Seconds until a request with `ahead` others before it is sent; if operators hold it, from when they resume."""
+        """Seconds until a request with `ahead` others before it is sent; while it is paused, from its resuming on."""
 
     def eta_by(self, ahead: int, limits: Lanewide) -> float:
         """The same if these limits held."""

@@ -14,10 +14,11 @@ from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from proxy.accepting import request_id_of
 from proxy.durable import is_kept
 from proxy.entry import InOrder, Note, Within
 from proxy.errors import BadRequest
-from proxy.guard import REQUEST_ID, Guard
+from proxy.guard import Guard
 from proxy.jobs import Job
 from proxy.jobs.recording import Ended, Recording
 
@@ -80,8 +81,7 @@ class Replay:
         return note
 
     def _noted(self, job: Job, request: web.Request) -> Note:
-        own = job.headers.get("X-Request-ID", "")
-        return self.guard.note(request, own if REQUEST_ID.fullmatch(own) else job.id)
+        return self.guard.note(request, request_id_of(job))
 
 
 def request_of(job: Job, writer: AbstractStreamWriter) -> web.Request:

@@ -1,6 +1,5 @@
 """Jobs at work in this service: their store, who runs them, and what is done when they have ended."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,8 +14,6 @@ from proxy.public_hosts import PublicHosts
 from proxy.settings import Settings, SettingsError
 from proxy.webhooks import OPERATION as WEBHOOK
 from proxy.webhooks import Webhooks
-
-log = logging.getLogger("proxy.jobs")
 
 OFF = "off"
 #: Where the store is unless JOBS_URL says so, in the folder for what outlives the process.
@@ -149,18 +146,20 @@ def store_at(place: str | Path, settings: Settings, *, is_shared: bool = False) 
 
 
 @asynccontextmanager
-async def store_of(settings: Settings, assets: Path | None) -> AsyncIterator[Store | None]:
-    """The store that the settings name while the block runs, None if they name none. Raises SettingsError."""
+async def store_of(settings: Settings, assets: Path | None) -> AsyncIterator[Store | str]:
+    """The store that the settings name while the block runs; why there is none, "" if none is asked for.
+
+    Raises SettingsError if they name one that cannot be used.
+    """
     place = place_of(settings, assets)
     if place is None:
-        yield None
+        yield ""
         return
     async with AsyncExitStack() as stack:
-        store = None
         try:
-            store = await stack.enter_async_context(store_at(place, settings))
+            store: Store | str = await stack.enter_async_context(store_at(place, settings))
         except (JobsUnavailable, ValueError) as error:
             if settings.jobs_url:
                 raise SettingsError(f"JOBS_URL: {error}") from None
-            log.warning("no jobs are taken: %s", error)
+            store = str(error)
         yield store

@@ -146,6 +146,20 @@ async def test_closed_and_opened_again_it_goes_on(service: BatchService, files: 
     assert not state_of(files).exists()
 
 
+async def test_a_second_run_beside_the_first_is_refused(service: BatchService, files: Files) -> None:
+    """Both would write the same answers; the first goes on, and each answer is there once."""
+    service.is_held = True
+    lines, answers = echoes(20)
+    files.ask(*lines)
+    first = await Bulk.begin(files, service.url, "--durable")
+    await until(lambda: "look" in service.calls)
+    code, said = await bulk(files, service.url)
+    assert code == 2 and "another run writes to" in said
+    service.is_held = False
+    assert (await first.end())[0] == 0
+    assert files.by_id() == answers
+
+
 async def test_a_plain_run_does_not_ask_what_the_service_works_on(service: BatchService, files: Files) -> None:
     """It says how to go on, or to begin anew."""
     service.is_held = True

@@ -10,6 +10,7 @@ from redis_server import RedisServer
 from running import Proxy, StartProxy, busy, until, waiting
 
 from proxy.errors import JobsUnavailable
+from proxy.jobs.store import opened
 
 
 @pytest.fixture
@@ -85,6 +86,20 @@ async def test_a_cancelled_job_ends_its_stream(caller: Caller):
         if not states:
             await caller.ask("DELETE", f"/jobs/{id}")
         states.append(job["state"])
+    assert states[-1] == "cancelled"
+    first.cancel()
+
+
+async def test_what_an_operator_cancels_ends_its_stream_too(caller: Caller, tmp_path: Path):
+    """Another program's changes are no news to the service; they are found all the same."""
+    first = await busy(caller.proxy, 20)
+    ids = [await caller.accepted() for _ in range(12)]
+    states = []
+    async with asyncio.timeout(20), opened(tmp_path / "jobs.sqlite", is_shared=True) as others:
+        async for _, job in caller.events(ids[-1]):
+            if not states:
+                await others.jobs.cancel(ids[-1], caller=None)
+            states.append(job["state"])
     assert states[-1] == "cancelled"
     first.cancel()
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from jobs_talk import KEYS, Caller, spoken
-from pydantic import SecretStr
+from pydantic import SecretBytes, SecretStr
 from redis_server import RedisServer
 from running import Proxy, StartProxy, busy, chat, until, waiting
+from strangers import a_server
 
 from proxy.errors import JobsFull, JobsUnavailable
 from proxy.jobs import EVERYBODY, Answer, Job
@@ -215,6 +217,12 @@ async def test_what_is_wrong_with_a_job_is_told_at_once(caller: Caller, body: An
     assert told.body["data"] == {}
     assert (await caller.ask("GET", "/jobs")).body["data"] == []
     assert await caller.proxy.calls("") == []
+
+
+async def test_a_body_that_is_nested_too_deeply_is_told(caller: Caller):
+    """As JSON it can be read, but not be written."""
+    told = await caller.ask("POST", "/jobs", b'{"body": ' + b"[" * 600 + b"]" * 600 + b"}")
+    assert (told.status, told.words) == (400, '"body" is nested too deeply')
 
 
 async def test_no_address_that_a_job_names_is_called_before_it_is_taken(caller: Caller):
@@ -477,6 +485,38 @@ async def test_a_bad_gateway_is_tried_again_by_itself(
     assert (job["state"], job["attempts"]) == ("done", 3)
 
 
+# -- webhooks
+
+
+async def test_whoever_named_a_webhook_hears_of_the_end(start_proxy: StartProxy, tmp_path: Path):
+    """Done, or cancelled while it waited; the answer is fetched as ever."""
+    heard: list[tuple[str, str]] = []
+
+    async def says(request: web.BaseRequest) -> web.StreamResponse:
+        event = await request.json()
+        heard.append((event["type"], event["data"]["id"]))
+        return web.Response()
+
+    async with a_server() as receiver:
+        receiver.says = says
+        proxy = await start_proxy(
+            jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")),
+            webhook_secret=(SecretBytes(b"x" * 24),),
+            webhook_allow=("127.0.0.1",),
+            ext_max_requests=1,
+        )
+        caller, hook = Caller(proxy), receiver.url("127.0.0.1")
+        refused = await caller.bring(webhook="http://10.0.0.1/")
+        assert (refused.status, '"webhook" leads to a host' in refused.words) == (400, True)
+        done = await caller.accepted(webhook=hook)
+        await until(lambda: heard == [("job.done", done)])
+        first = await busy(proxy, 20)
+        cancelled = await caller.accepted(webhook=hook)
+        await caller.ask("DELETE", f"/jobs/{cancelled}")
+        await until(lambda: heard[1:] == [("job.cancelled", cancelled)])
+        first.cancel()
+
+
 # -- lists
 
 
@@ -588,11 +628,31 @@ async def test_a_credential_of_the_callers_own_is_not_kept(start_proxy: StartPro
 async def test_no_key_is_in_the_store(start_proxy: StartProxy, tmp_path: Path):
     """Of the headers that brought a job only those are kept that the API may see."""
     proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")), **keyed())
-    secrets = {"Cookie": "session=hidden", "X-Auth-Token": "hidden", "Cf-Access-Jwt-Assertion": "hidden"}
+    secrets = {
+        "Cookie": "session=hidden",
+        "X-Auth-Token": "hidden",
+        "Cf-Access-Jwt-Assertion": "hidden",
+        "X-Bearer": "hidden",
+    }
     told = await Caller(proxy, KEYS["ann"]).ask("POST", "/", chat(), {"Prefer": "respond-async", **secrets})
     assert told.status == 202
     assert b'"path":"/"' in on_disk(tmp_path)
     assert not any(secret in on_disk(tmp_path) for secret in (KEYS["ann"].encode(), b"hidden"))
+
+
+@pytest.mark.parametrize(
+    "query", ["api_key=hidden", "x=1&accessToken=hidden", "X-Amz-Signature=hidden", "%6bey=hidden"]
+)
+async def test_no_secret_of_a_query_is_kept(caller: Caller, tmp_path: Path, query: str):
+    """400 naming it: without it, it would be another call, so it is not left out in silence."""
+    path = f"/api/v1/chat/completions?{query}"
+    for told in (
+        await caller.bring(spoken(), path),
+        await caller.ask("POST", path, spoken(), {"Prefer": "respond-async"}),
+        await caller.ask("POST", path, spoken(), {"Idempotency-Key": "k"}),
+    ):
+        assert told.status == 400 and b"no secret is" in told.raw
+    assert b"hidden" not in on_disk(tmp_path)
 
 
 def on_disk(folder: Path) -> bytes:

@@ -20,7 +20,7 @@ from benchmarks.processes import emulated
 #: Seconds for which replicas hold a job, and of a call.
 LEASE, LATENCY = 5.0, 0.2
 #: Seconds of a call that is sure to be in flight when something happens to who made it.
-LONG = 1.0
+LONG = 2.0
 
 #: The service, but for how long it holds a job.
 IMPATIENT = f"""
@@ -69,15 +69,12 @@ class Stage:
     @contextmanager
     def service(self) -> Iterator[Process]:
         """One that stops in order, if it lives so long."""
-        log = self.log(next(self._numbers))
+        log = self._folder / f"{next(self._numbers)}.log"
         with started(self._tree, log, env=self._env, program=self._program) as process:
             yield process
             if process.process.poll() is None:
                 process.signal(signal.SIGTERM)
                 process.wait()
-
-    def log(self, number: int) -> Path:
-        return self._folder / f"{number}.log"
 
 
 def assert_nothing_lost(seen: Seen, jobs: int) -> None:
@@ -110,10 +107,10 @@ async def test_the_jobs_of_a_killed_replica_are_taken_over(tree: Path, tmp_path:
 
 async def test_a_late_first_runner_overwrites_nothing(tree: Path, tmp_path: Path, redis_url: str):
     """One of two stands still, with calls in flight and jobs in its line, until the other has run them all. Then it
-    goes on: its answers are refused, and what had not begun there is not called again."""
+    goes on: its answers change nothing, and what had not begun there is not called again."""
     with emulated(LONG) as api:
         stage = Stage(tree, tmp_path, api.url, redis_url, "impatient.py")
         async with ordeal(api.url, stage.service, redis_url) as run:
-            seen = await run.one_held(40, IN_FLIGHT + 5)  # more than the other can have begun
-    assert_nothing_lost(seen, 40)
-    assert "its end is not kept" in stage.log(1).read_text(encoding="utf-8")
+            seen = await run.one_held(30, IN_FLIGHT + 5)  # more than the other can have begun
+    assert_nothing_lost(seen, 30)
+    assert seen.repeated  # there was something to be late with

@@ -547,6 +547,40 @@ async def test_a_jobs_request_that_is_cancelled_has_failed_for_good(start_proxy:
     assert told["state"] == "failed" and "cancelled" in told["error"]
 
 
+# ---- The document ----
+
+
+def shape(told: Any) -> Any:
+    """Names of fields, all the way down; of a list, those of its first entry. What is left out is "..."."""
+    if isinstance(told, dict):
+        return {name: shape(value) for name, value in told.items()}
+    return [shape(told[0])] if isinstance(told, list) and told else None
+
+
+def is_like(documented: Any, told: Any) -> bool:
+    if isinstance(documented, dict) and isinstance(told, dict):
+        names = {name for name in documented if name != "..."}
+        is_whole = names == {*told} or ("..." in documented and names < {*told})
+        return is_whole and all(is_like(documented[name], told[name]) for name in names)
+    return bool(documented == told if not isinstance(documented, list) else is_like(documented[0], told[0]))
+
+
+async def test_answers_look_as_the_document_shows_them(start_proxy: StartProxy) -> None:
+    text = (Path(app.__file__).parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    documented = [json.loads(block.partition("```")[0]) for block in text.split("```json\n")[1:]]
+    proxy = await start_proxy(ext_max_requests=1)
+    first = await busy(proxy, 30)
+    asking = await crowd(proxy, 1)
+    told: list[Any] = [await change(proxy, "/limits?preview=true", rpm=5), (await ask(proxy, "GET", "/limits"))[1]]
+    await change(proxy, timeout=50)
+    told += [(await ask(proxy, "GET", path))[1] for path in ("/limits/audit", "/queue")]
+    told[-1]["jobs"] = documented[-1]["jobs"]  # none are kept here
+    assert len(documented) == 4
+    for block, answer in zip(documented, told, strict=True):
+        assert is_like(shape(block), shape(answer)), shape(answer)
+    await leave([first, *asking])
+
+
 # ---- Replicas ----
 
 

@@ -155,12 +155,14 @@ def a_job(webhook: str | None, **fields: Any) -> Job:
 
 
 async def claimed(jobs: JobStore, lease: float = LONG) -> Job:
-    """The next one, when its time has come."""
+    """The next one, of whichever kind, when its time has come."""
     async with asyncio.timeout(20):
-        with jobs.news(Kind.LIVE.topic) as news:
-            while not (found := await jobs.claim(Kind.LIVE, 1, lease)).jobs:
-                await news.next(found.again)
-    return found.jobs[0]
+        with jobs.news(*(kind.topic for kind in Kind)) as news:
+            while True:
+                found = [await jobs.claim(kind, 1, lease) for kind in (Kind.LIVE, Kind.OWN)]
+                if claimed := [job for each in found for job in each.jobs]:
+                    return claimed[0]
+                await news.next(min(each.again for each in found))
 
 
 async def ended(jobs: JobStore, webhook: str | None, **fields: Any) -> Job:
@@ -801,7 +803,7 @@ from proxy.webhooks import Webhooks
 async def main():
     async with opened({"Path" * isinstance(place, Path)}({str(place)!r})) as store:
         keys = Settings(webhook_secret={SECRET!r}).webhook_secret
-        (hook,) = (await store.jobs.claim(Kind.LIVE, 1, {SHORT})).jobs
+        (hook,) = (await store.jobs.claim(Kind.OWN, 1, {SHORT})).jobs
         await Webhooks(store.jobs, keys, PublicHosts([{HOST!r}], Names())).deliver(hook)
 asyncio.run(main())
 """

@@ -77,7 +77,10 @@ def method_in(name: str, value: object) -> str:
 
 
 def body_in(name: str, value: object) -> bytes:
-    return orjson.dumps(value)
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise BadRequest(f'"{name}" is nested too deeply', param=name) from None
 
 
 def headers_in(name: str, value: object) -> dict[str, str]:

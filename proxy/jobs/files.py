@@ -32,9 +32,10 @@ class StoredFile:
 class FileStore(Protocol):
     """The files of all callers; `caller` as in `JobStore`."""
 
-    async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
+    async def add(self, file: StoredFile, content: AsyncIterable[bytes], *, is_owed: bool = False) -> StoredFile:
         """Keep a file, whole or not at all, before this returns. One whose id is there already is left as it is.
 
+        What `is_owed`, since work that was accepted promised it, is taken however much there is.
         Returns the file that is there. Raises JobsFull, and what `content` raises.
         """
 

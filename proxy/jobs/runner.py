@@ -101,6 +101,8 @@ class Run:
         self.is_waiting = True
         #: Whether its claim is another's, or it was cancelled: nobody wants to know how it ends.
         self.is_lost = False
+        #: Whether it is queued anew, or about to be.
+        self.is_given_back = False
         #: When its claim ends unless it is renewed, by the clock that stores go by.
         self.claimed_until = time.time() + LEASE
         #: Whether it has ended, and the store is being told; and whether somebody here was told how.
@@ -220,7 +222,7 @@ class Runner:
 
     def begin(self, job: Job) -> Run:
         """Run one that is claimed already."""
-        if (run := self._runs.get(job.id)) is not None and not run.is_lost:
+        if (run := self._runs.get(job.id)) is not None and not (run.is_lost or run.is_given_back):
             run.job = job  # its lease had ended, nobody else took it, and it goes on
             run.claimed_until = time.time() + LEASE
             return run
@@ -360,17 +362,20 @@ class Runner:
         await self._tell(run, partial(self._store.jobs.ack, answer=answer))
 
     async def _fail(self, run: Run, error: str, answer: Answer | None, *, again_in: float | None = None) -> None:
+        run.is_given_back = again_in is not None
         if again_in is None:
             await self._then(run)
         at = None if again_in is None else time.time() + again_in
         await self._tell(run, partial(self._store.jobs.fail, error=error, answer=answer, retry_at=at))
 
     async def _release(self, run: Run) -> None:
+        run.is_given_back = True
         await self._tell(run, self._store.jobs.release)
 
     async def _give_back(self, run: Run) -> None:
         """It is ended early. A store that cannot be reached now gives it out again when its lease is over."""
         if not run.is_lost:
+            run.is_given_back = True
             try:
                 await run.noted()
                 await self._store.jobs.release(run.job.claim)

@@ -111,8 +111,10 @@ class Limits(Protocol):
 
     #: As it was made; what operators set outranks it.
     settings: Bounds
-    #: What operators have set.
-    overrides: Overrides
+
+    @property
+    def overrides(self) -> Overrides:
+        """What operators have set."""
 
     async def acquire(self, cost: int = 1) -> Permit:
         """Wait for a concurrency slot, then until shortly before the pace slot.

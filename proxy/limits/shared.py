@@ -36,10 +36,10 @@ from proxy.limits.account import SharedAccount
 from proxy.limits.fallback import Fallback, Mode
 from proxy.limits.link import RedisAway, RedisLink
 from proxy.limits.local import MAX_PAUSE
-from proxy.limits.overrides import CONCURRENCY, NONE, PAUSED, RPM, Changes, Overrides, in_force
+from proxy.limits.overrides import CONCURRENCY, PAUSED, RPM, Changes, Overrides, in_force
 from proxy.limits.reports import Batch, Refusal, Reports
 from proxy.limits.resting import Resting
-from proxy.limits.shared_overrides import overrides_in, wire_fields
+from proxy.limits.shared_overrides import SharedOverrides, wire_fields
 from proxy.limits.shared_permit import SharedPermit
 from proxy.limits.slot import Slot
 from proxy.limits.wire import HAS_LEASE, Reply, micro
@@ -95,7 +95,6 @@ class SharedLimits:
             raise ValueError("shared limits need a name, and a lease of three beats at least")
         self.name = name
         self.settings = Bounds(rpm or None, concurrency or None)
-        self.overrides: Overrides = NONE
         self.rpm, self.concurrency = self.settings
         self._is_held = False
         self._link = link
@@ -109,9 +108,7 @@ class SharedLimits:
         self.subject = self._account.subject
         self._reports = Reports(link, self._say)
         self._fallback = Fallback(fallback, name, rpm=self.rpm, concurrency=self.concurrency, clock=self._clock)
-        #: What operators set, as Redis has it, and its revision; the newest one that it spoke of; who is told.
-        self._fields: dict[str, str] = {}
-        self._revision = self._newest = 0
+        self._set = SharedOverrides(self._account)
         self._listeners: list[Callable[[], None]] = []
         #: Whose concurrency slot is taken, and who waits for one; each by its ticket.
         self._held: dict[str, SharedPermit] = {}
@@ -209,6 +206,10 @@ class SharedLimits:
 
     # -- what operators set
 
+    @property
+    def overrides(self) -> Overrides:
+        return self._set.overrides
+
     async def override(self, changes: Changes) -> str:
         if not self._is_shared:
             raise LimitsUnavailable
@@ -226,31 +227,21 @@ class SharedLimits:
         self._listeners.append(listener)
 
     async def settled(self) -> None:
-        while self._link.is_connected and not self._is_closing and not self._is_up_to_date:
+        while self._link.is_connected and not self._is_closing and (self._set.is_outdated or not self._is_shared):
             await self._resting.until(math.inf)
-
-    @property
-    def _is_up_to_date(self) -> bool:
-        return self._is_shared and self._revision >= self._newest
 
     async def _learn(self) -> None:
         """Ask what operators set, and keep to it. Raises RedisAway."""
-        fields = await self._account.fields()
-        revision = int(fields.pop("revision", 0))
-        # Redis may have lost its data since it spoke of a newer one, or others may have told us more by now.
-        self._newest = revision
-        if revision > self._revision:
-            self._revision, self._fields = revision, fields
-            self._adopt(overrides_in(fields))
+        if await self._set.learn():
+            self._adopt()
         self._resting.stir()
 
-    def _adopt(self, overrides: Overrides) -> None:
-        """From now on. Slots that were given out before are asked for again."""
-        self.overrides = overrides
-        self.rpm = in_force(overrides, RPM, self.settings.rpm)
-        bound = in_force(overrides, CONCURRENCY, self.settings.concurrency)
+    def _adopt(self) -> None:
+        """It holds from now on. Slots that were given out before are asked for again."""
+        self.rpm = in_force(self.overrides, RPM, self.settings.rpm)
+        bound = in_force(self.overrides, CONCURRENCY, self.settings.concurrency)
         self.concurrency = None if bound is None else int(bound)
-        self._is_held = PAUSED in overrides
+        self._is_held = PAUSED in self.overrides
         self._account.pace(self.rpm)
         self._fallback.change(self.rpm, self.concurrency)
         for permit in (*self._held.values(), *self._asking.values()):
@@ -401,7 +392,7 @@ class SharedLimits:
             self._others = max(0, self._others - 1)  # it is one of those that Redis counts
         self._held[permit.ticket] = permit
         # A slot by limits that do not hold any more is none.
-        slot = self._account.slot(reply) if reply.revision >= self._revision else None
+        slot = self._account.slot(reply) if reply.revision >= self._set.revision else None
         permit.slot, permit.is_waiting, permit.asks_at = slot, False, -math.inf
 
     # -- what the link tells
@@ -422,7 +413,7 @@ class SharedLimits:
         if self._account.heed(reply):
             self._restored = 0
         self._others = max(0, reply.in_flight - len(self._held))
-        self._newest = max(self._newest, reply.revision)
+        self._set.heard_of(reply.revision)
         self._resting.stir()
 
     # -- keeping Redis up to date
@@ -444,7 +435,7 @@ class SharedLimits:
             await self._resting.until(math.inf)
         elif not self._is_shared:
             await self._restore()
-        elif self._newest > self._revision:
+        elif self._set.is_outdated:
             await self._learn()
         elif self._reports.refused:
             await self._reports.tell_refused()
@@ -460,7 +451,7 @@ class SharedLimits:
     async def _restore(self) -> None:
         """Tell all that we hold, then do without stand-ins."""
         session, live = self._link.session, [*self._held.values(), *self._asking.values()]
-        await self._beat("restore", revision=self._revision, fields=[*self._fields.items()], **self._known())
+        await self._beat("restore", **self._set.words(), **self._known())
         self._fallback.end()
         for permit in live:
             permit.stand_in, permit.is_known, permit.asks_at = None, True, -math.inf

@@ -2,11 +2,23 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import orjson
 
-from proxy.limits.account import wire_interval
-from proxy.limits.overrides import CONCURRENCY, FIELDS, PAUSED, RPM, Changes, Override, Overrides, as_json, of_json
+from proxy.limits.account import SharedAccount, wire_interval
+from proxy.limits.overrides import (
+    CONCURRENCY,
+    FIELDS,
+    NONE,
+    PAUSED,
+    RPM,
+    Changes,
+    Override,
+    Overrides,
+    as_json,
+    of_json,
+)
 
 log = logging.getLogger("proxy.limits")
 
@@ -19,6 +31,40 @@ OF_THE_SCRIPT: Mapping[str, tuple[str, Callable[[float], str]]] = {
     CONCURRENCY: ("bound", lambda value: str(int(value))),
     PAUSED: ("held", lambda value: "1"),
 }
+
+
+class SharedOverrides:
+    """What operators set, as this replica last heard; `revision` grows with each change of it."""
+
+    def __init__(self, account: SharedAccount) -> None:
+        self.overrides: Overrides = NONE
+        self.revision = 0
+        self._account = account
+        self._fields: dict[str, str] = {}
+        #: The newest revision that Redis has spoken of.
+        self._newest = 0
+
+    @property
+    def is_outdated(self) -> bool:
+        return self._newest > self.revision
+
+    def heard_of(self, revision: int) -> None:
+        """Redis has this one, or had it not long ago."""
+        self._newest = max(self._newest, revision)
+
+    async def learn(self) -> bool:
+        """Ask for it. True if it is news. Raises RedisAway."""
+        fields = await self._account.fields()
+        revision = int(fields.pop("revision", 0))
+        if revision <= self.revision:
+            return False
+        self.revision, self._fields, self.overrides = revision, fields, overrides_in(fields)
+        return True
+
+    def words(self) -> dict[str, Any]:
+        """All that is known, for a Redis that may have lost it; what it spoke of before need not be there any more."""
+        self._newest = self.revision
+        return {"revision": self.revision, "fields": [*self._fields.items()]}
 
 
 def wire_fields(changes: Changes) -> list[Wire]:

@@ -1,6 +1,6 @@
 """The description of the service in OpenAPI 3.1, made of the very routes that serve.
 
-    document(About("gigachat-proxy", "0.1.0", has_keys=True, has_operator=False), app.router.routes())
+    document(About("gigachat-proxy", "0.1.0", has_keys=True, has_operator=True), routes_of(table.routes(...)))
 
 Rule 1: what is described is served, and what is served is described: a route that `operations.py` does not know is left
         out, and a test says so.
@@ -8,42 +8,36 @@ Rule 2: shapes are told by the models in `asked.py` and `told.py`, failures by t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from aiohttp import web
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
-from pydantic_core import core_schema
 
 from proxy.openapi import failures
-from proxy.openapi.headers import ANSWERS, IN_LINE, Described, named
-from proxy.openapi.operations import (
-    JSON,
-    METHODS,
-    OF_OPENAI,
-    OPERATIONS,
-    PARTS,
-    PATH_PARAMETERS,
-    Body,
-    Operation,
-    Who,
-    operation_for,
-)
+from proxy.openapi.headers import ANSWERS, IN_LINE, PARAMETERS, Described, named, referred
+from proxy.openapi.operations import METHODS, PARTS, PATH_PARAMETERS, Body, Operation, operation_for
+from proxy.openapi.security import security_of, security_schemes
+from proxy.openapi.shapes import GIGACHAT, content_of, schemas
 
 VERSION: Final = "3.1.0"
-REF: Final = "#/components/schemas/{model}"
 #: A variable part of a path, with what it may be.
 VARIABLE: Final = re.compile(r"{(\w+)(?::[^}]*)?}")
-#: How callers send a key of the service, and operators theirs.
-KEYS: Final = ("key", "x-api-key", "api-key", "x-goog-api-key")
-OPERATOR_KEYS: Final = ("operator", "operator-x-api-key")
 TEXT: Final = """\
-A waiting line with even pacing before an API that is limited and paid. A trailing slash makes no other path. A method that
-a path does not take is a 405 with `Allow`, a path that is not there a 404, in the dialect of the path.
+A waiting line with even pacing before an API that is limited and paid. A trailing slash makes no other path. A method
+that a path does not take is a 405 with `Allow`, a path that is not there a 404, in the dialect of the path.
 
-While a request waits, clients that skip them get `102 Processing` as a sign of life, streams a 200 with comments.\
+While a request waits, clients that skip them get `102 Processing` as a sign of life, streams a 200 with comments.
+Where pages of other origins may call, answers have the `Access-Control-` headers that their browsers ask for.\
 """
+#: What is said of an answer, by its status.
+DESCRIPTIONS: Final[Mapping[int, str]] = {
+    200: "Done.",
+    202: "Accepted: it goes on.",
+    204: "Done; there is nothing to tell.",
+    304: "It is the one that you have.",
+    404: "There is nothing at this path.",
+    503: "Not now.",
+}
 
 
 class About(NamedTuple):
@@ -53,6 +47,8 @@ class About(NamedTuple):
     version: str
     has_keys: bool
     has_operator: bool
+    #: What the API behind it speaks.
+    dialect: str = GIGACHAT
 
 
 class Route(NamedTuple):
@@ -91,9 +87,10 @@ def document(about: About, routes: Iterable[Route]) -> Described:
         "tags": [{"name": part.name, "description": part.text} for part in PARTS],
         "paths": paths,
         "components": {
-            "schemas": schemas(),
+            "schemas": schemas(about.dialect),
             "responses": failures.components(),
             "headers": dict(ANSWERS),
+            "parameters": PARAMETERS,
             "securitySchemes": security_schemes(),
         },
     }
@@ -111,9 +108,9 @@ def described(about: About, path: str, method: str, operation: Operation) -> Des
         "operationId": operation_id(method, path),
         "summary": operation.summary,
         "tags": [operation.part.name],
-        "parameters": [*variables, *operation.parameters],
+        "parameters": [*variables, *map(referred, (*operation.parameters, *operation.headers_asked))],
         "responses": responses_of(operation),
-        "security": security_of(about, operation.who),
+        "security": security_of(operation.who, has_keys=about.has_keys, has_operator=about.has_operator),
         **more,
     }
 
@@ -140,101 +137,3 @@ def response_of(operation: Operation, status: int | str, body: Body | None) -> D
         "headers": named(*dict.fromkeys([*usual, *operation.headers.get(status, ())])),
     }
     return told if body is None else {**told, "content": content_of(body)}
-
-
-DESCRIPTIONS: Final[Mapping[int, str]] = {
-    200: "Done.",
-    202: "Accepted: it goes on.",
-    204: "Done; there is nothing to tell.",
-    304: "It is the one that you have.",
-    404: "There is nothing at this path.",
-    503: "Not now.",
-}
-
-
-def content_of(body: Body) -> Described:
-    media = body if isinstance(body, Mapping) else {JSON: body}
-    return {kind: {"schema": schema_of(schema)} for kind, schema in media.items()}
-
-
-def schema_of(schema: Any) -> Any:
-    """With references in place of models."""
-    if isinstance(schema, type):
-        return {"$ref": REF.format(model=schema.__name__)}
-    if isinstance(schema, Mapping):
-        return {name: schema_of(part) for name, part in schema.items()}
-    return [schema_of(part) for part in schema] if isinstance(schema, list) else schema
-
-
-# ---- Who may ask ----
-
-
-def security_of(about: About, who: Who) -> list[dict[str, list[str]]]:
-    """Ways to be let in; an empty one: without any key."""
-    callers = KEYS if about.has_keys else ()
-    operators = OPERATOR_KEYS if about.has_operator or about.has_keys else ()
-    names = {
-        Who.ANYBODY: (),
-        Who.CALLER: callers,
-        Who.EITHER: (*callers, *operators),
-        Who.READER: (*callers, *operators),
-        Who.OPERATOR: operators,
-    }[who]
-    is_free = who is Who.READER or (who is Who.EITHER and not about.has_keys)
-    return [*([{}] if is_free and names else []), *({name: []} for name in names)]
-
-
-def security_schemes() -> Described:
-    def header(name: str, text: str) -> Described:
-        return {"type": "apiKey", "in": "header", "name": name, "description": text}
-
-    a_key, operators = "A key of PROXY_API_KEYS.", "The operator's key, ADMIN_API_KEY."
-    return {
-        "key": {"type": "http", "scheme": "bearer", "description": a_key},
-        "x-api-key": header("X-API-Key", a_key),
-        "api-key": header("api-key", a_key),
-        "x-goog-api-key": header("x-goog-api-key", a_key),
-        "operator": {"type": "http", "scheme": "bearer", "description": operators},
-        "operator-x-api-key": header("X-API-Key", operators),
-    }
-
-
-# ---- Shapes ----
-
-
-class Shapes(GenerateJsonSchema):
-    """Models as shapes: no titles that only repeat names, and no null as a default, for it means absent."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        told = super().default_schema(schema)
-        return {name: part for name, part in told.items() if (name, part) != ("default", None)}
-
-
-def models_in(body: object) -> Iterator[type[BaseModel]]:
-    if isinstance(body, type) and issubclass(body, BaseModel):
-        yield body
-    elif isinstance(body, Mapping):
-        for part in body.values():
-            yield from models_in(part)
-    elif isinstance(body, list):
-        for part in body:
-            yield from models_in(part)
-
-
-def schemas() -> Described:
-    """All that is asked for and told, by the names of the models."""
-    operations = [*OPERATIONS.values(), *OF_OPENAI.values()]
-    bodies = [body for each in operations for body in (each.asked, *each.told.values())]
-    models = dict.fromkeys([*failures.DIALECTS.values(), *(model for body in bodies for model in models_in(body))])
-    _, made = models_json_schema(
-        [(model, "validation") for model in models], ref_template=REF, schema_generator=Shapes
-    )
-    definitions: Described = made["$defs"]
-    return {name: without_title(definitions[name]) for name in sorted(definitions)}
-
-
-def without_title(schema: Described) -> Described:
-    return {name: part for name, part in schema.items() if name != "title"}

@@ -8,6 +8,7 @@ Rule 2: null means absent, where it is allowed.
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from proxy.dialects.jobs import HEADERS, LONGEST, VALUE
 from proxy.dialects.openai.batches import ENDPOINTS, LONGEST_LIFE, NOTE_NAME, NOTE_TEXT, NOTES, SHORTEST_LIFE
@@ -16,6 +17,8 @@ from proxy.dialects.openai.shapes import MAX_CHOICES, MAX_STOPS
 from proxy.limits import overrides
 
 Anything = dict[str, Any]
+#: Of a field that may be missing, and is not null.
+MISSING: Any = None
 Above0 = Annotated[float, Field(gt=0)]
 Not0 = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -48,7 +51,9 @@ def one_of(*needed: dict[str, Any]) -> ConfigDict:
 
 # ---- Chats as GigaChat knows them ----
 
-Role = Literal["system", "user", "assistant", "function", "search_result", "function_in_progress"]
+Role = TypeAliasType(
+    "Role", Literal["system", "user", "assistant", "function", "search_result", "function_in_progress"]
+)
 #: As JSON knows pairs; pydantic's own word for them lacks a type.
 Pair = Annotated[
     tuple[Role, str],
@@ -113,7 +118,7 @@ class LanguageModelChat(GenerateParameters):
     """A conversation that the answer is appended to; parameters stand beside it."""
 
     messages: Messages
-    stream: Literal[False] | None = None  # type: ignore[assignment]  # there are no streams here
+    stream: Literal[False] | None = None  # there are no streams here
 
 
 # ---- OpenAI's ----
@@ -156,6 +161,12 @@ class Tool(Open):
     function: Function
 
 
+class FlatTool(Function):
+    """As the Responses API has it."""
+
+    type: Literal["function"] | None = None
+
+
 class StreamOptions(Open):
     include_usage: bool | None = None
 
@@ -190,7 +201,7 @@ class OpenAIChat(Open):
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     modalities: list[Literal["text"]] | None = None
-    tools: list[Tool] | None = None
+    tools: list[Tool | FlatTool] | None = None
     functions: list[Function] | None = None
     tool_choice: str | Anything | None = None
     function_call: str | Anything | None = None
@@ -244,10 +255,10 @@ class Upload(Shape):
 
     model_config = ConfigDict(json_schema_extra={"dependentRequired": {ANCHOR: [SECONDS], SECONDS: [ANCHOR]}})
 
-    purpose: str = Field(None, description='"batch": it is kept here, for batches.', examples=["batch"])
-    expires_after_anchor: Literal["created_at"] = Field(None, alias=ANCHOR)
+    purpose: str = Field(MISSING, description='"batch": it is kept here, for batches.', examples=["batch"])
+    expires_after_anchor: Literal["created_at"] = Field(MISSING, alias="expires_after[anchor]")
     expires_after_seconds: int = Field(
-        None, alias=SECONDS, ge=SHORTEST_LIFE, le=LONGEST_LIFE, description="Of a file for batches."
+        MISSING, alias="expires_after[seconds]", ge=SHORTEST_LIFE, le=LONGEST_LIFE, description="Of a file for batches."
     )
     file: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -303,4 +314,4 @@ class LimitsAsked(Closed):
 class TokenAsked(Shape):
     """A form, as GigaChat's own."""
 
-    scope: str = Field(None, examples=["GIGACHAT_API_PERS"])
+    scope: str = Field(MISSING, examples=["GIGACHAT_API_PERS"])

@@ -54,7 +54,7 @@ def family(root: type[ProxyError] = ProxyError) -> Iterator[type[ProxyError]]:
 
 
 def statuses_of(kind: type[ProxyError]) -> tuple[Status, ...]:
-    return ASKED[kind] if kind in ASKED else (kind.status,)
+    return ASKED.get(kind, (kind.status,))
 
 
 def by_status() -> dict[Status, list[Failure]]:

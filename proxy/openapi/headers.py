@@ -27,6 +27,11 @@ ANSWERS: Final[Mapping[str, Described]] = {
     "Idempotency-Replayed": header("The answer was told before to the same key.", {"const": "true"}),
     "Location": header("Where the job is.", {"type": "string", "pattern": "^/jobs/"}, required=True),
     "Preference-Applied": header("The request became a job.", {"const": "respond-async"}),
+    "Cache-Control": header("How long it may be kept."),
+    "Content-Security-Policy": header("What the page may do."),
+    "Referrer-Policy": header("What the page tells others."),
+    "X-Content-Type-Options": header("The type is the one that is told."),
+    "X-Accel-Buffering": header("Proxies in between must not hold events back."),
     "ETag": header("Of this version; send it as If-None-Match.", required=True),
     "Vary": header("On what else the answer depends."),
 }
@@ -34,6 +39,9 @@ ANSWERS: Final[Mapping[str, Described]] = {
 ALWAYS: Final = ("X-Request-ID",)
 #: Those of answers that came through the line.
 IN_LINE: Final = ("X-Queue-Wait-Ms", "X-Queue-Position", "RateLimit", "RateLimit-Policy")
+#: Those of pages, and of streams of events.
+OF_PAGES: Final = ("ETag", "Cache-Control", "Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options")
+OF_EVENTS: Final = ("Cache-Control", "X-Accel-Buffering")
 #: What failures add, by their status.
 OF_FAILURES: Final[Mapping[int | str, tuple[str, ...]]] = {
     401: ("WWW-Authenticate",),
@@ -93,7 +101,14 @@ KEY: Final = parameter(
     {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
 )
 NOT_MODIFIED: Final = parameter("If-None-Match", "header", "An ETag: 304, if the answer is that one still.")
-#: What requests of the line may say of themselves.
-TO_THE_LINE: Final = (REQUEST_ID, CLIENT, SESSION, HEARTBEAT)
-#: And those that may become jobs.
-TO_BE_KEPT: Final = (*TO_THE_LINE, PRIORITY, TIMEOUT, PREFER, KEY)
+#: What requests of the line may say of themselves, and those that may become jobs.
+TO_THE_LINE: Final = (CLIENT, SESSION, HEARTBEAT)
+TO_BE_KEPT: Final = (PRIORITY, TIMEOUT, PREFER, KEY)
+#: By their names.
+PARAMETERS: Final = {each["name"]: each for each in (REQUEST_ID, *TO_THE_LINE, *TO_BE_KEPT, NOT_MODIFIED)}
+
+
+def referred(each: Described) -> Described:
+    """A reference, if it is among those."""
+    name = each["name"]
+    return {"$ref": f"#/components/parameters/{name}"} if PARAMETERS.get(name) is each else each

@@ -24,11 +24,14 @@ from proxy.openapi import asked, told
 from proxy.openapi.failures import RAW, THEIRS, Status
 from proxy.openapi.headers import (
     IN_LINE,
+    KEY,
     NOT_MODIFIED,
+    OF_EVENTS,
+    OF_PAGES,
+    REQUEST_ID,
     TO_BE_KEPT,
     TO_THE_LINE,
     Described,
-    named,
     parameter,
     query,
 )
@@ -107,6 +110,11 @@ class Operation:
     is_kept: bool = False
 
     @property
+    def headers_asked(self) -> list[Described]:
+        """What its requests may say of themselves in headers, besides `parameters`."""
+        return [REQUEST_ID, *(TO_THE_LINE if self.in_line else ()), *(TO_BE_KEPT if self.is_kept else ())]
+
+    @property
     def failures(self) -> list[Status]:
         statuses: set[Status] = {400, 403, 500, *self.fails}
         if self.who is not Who.ANYBODY:
@@ -122,13 +130,15 @@ class Operation:
 
 def chat(summary: str, part: Part, asked: Body, told: Body, **more: Any) -> Operation:
     """A call that goes through the line and may become a job."""
-    headers = {200: (*IN_LINE, "X-Model-Mapped", "Idempotency-Replayed"), 202: ACCEPTED}
+    headers: dict[Status, Sequence[str]] = {
+        200: (*IN_LINE, *OF_EVENTS, "X-Model-Mapped", "Idempotency-Replayed"),
+        202: ACCEPTED,
+    }
     return Operation(
         summary,
         part,
         {200: told, 202: JOB},
         asked=asked,
-        parameters=TO_BE_KEPT,
         headers=headers,
         in_line=True,
         is_kept=True,
@@ -146,6 +156,7 @@ JOB: Final = told.Job
 #: What the store of jobs, files and batches may refuse with.
 STORE: Final = (501, 503, 507)
 EVENTS: Final[Body] = {"text/event-stream": EVENT}
+STREAMS: Final = "`stream: true`: the answer comes in events."
 LIMIT: Final = "Entries of the list."
 
 
@@ -156,16 +167,16 @@ def numbered(least: int, most: int) -> dict[str, Any]:
 #: Those of OpenAI's clients, wherever they are.
 OF_OPENAI: Final[Mapping[str, Operation]] = {
     "POST /chat/completions": chat(
-        "A chat", OPENAI, asked.OpenAIChat, streamed(told.OpenAICompletion), text="`stream: true` for events.", fails=[415]
+        "A chat", OPENAI, asked.OpenAIChat, streamed(told.OpenAICompletion), text=STREAMS, fails=[415]
     ),
     "POST /embeddings": chat("Embeddings", OPENAI, asked.EmbeddingsAsked, told.EmbeddingsTold),
-    "GET /models": Operation("The models", OPENAI, {200: told.Models}, parameters=TO_THE_LINE, in_line=True),
-    "GET /models/{id}": Operation("One model", OPENAI, {200: told.Model}, parameters=TO_THE_LINE, in_line=True),
+    "GET /models": Operation("The models", OPENAI, {200: told.Models}, in_line=True),
+    "GET /models/{id}": Operation("One model", OPENAI, {200: told.Model}, in_line=True),
     "GET /model/info": Operation(
         "The models, as LiteLLM tells them",
         OPENAI,
         {200: {JSON: {"anyOf": [told.ModelInfos, told.ModelInfo]}}},
-        parameters=[*TO_THE_LINE, query("model", "One alone.")],
+        parameters=[query("model", "One alone.")],
         in_line=True,
     ),
     "POST /files": Operation(
@@ -197,7 +208,7 @@ OF_OPENAI: Final[Mapping[str, Operation]] = {
         OPENAI,
         {200: told.Batch},
         asked=asked.BatchAsked,
-        parameters=[parameter("Idempotency-Key", "header", "It is made once.", TO_BE_KEPT[-1]["schema"])],
+        parameters=[parameter("Idempotency-Key", "header", "It is made once.", KEY["schema"])],
         headers={200: ["Idempotency-Replayed"]},
         fails=[404, 409, *STORE],
     ),
@@ -226,7 +237,6 @@ FORWARDED: Final = Operation(
     ),
     asked={"*/*": ANY},
     needs_body=False,
-    parameters=TO_BE_KEPT,
     headers={202: ACCEPTED, "default": [*IN_LINE, "Retry-After", "Idempotency-Replayed"]},
     in_line=True,
     is_kept=True,
@@ -255,7 +265,7 @@ TOKEN: Final = Operation(
 SHORT_TOKEN: Final = replace(TOKEN, part=TOKENS, told={200: told.ShortToken})
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
-    "POST /": chat("A chat", NATIVE, asked.NativeChat, streamed(told.NativeAnswer), text="`stream: true` for events."),
+    "POST /": chat("A chat", NATIVE, asked.NativeChat, streamed(told.NativeAnswer), text=STREAMS),
     "GET /": Operation(
         "What is here",
         NATIVE,
@@ -318,7 +328,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {202: JOB},
         text="What its request would be refused with, it is refused with now.",
         asked=asked.JobAsked,
-        parameters=[TO_BE_KEPT[-1]],
+        parameters=[KEY],
         headers={202: ACCEPTED},
         fails=[404, 409, 415, 429, *STORE],
     ),
@@ -355,6 +365,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         JOBS,
         {200: EVENTS},
         text="An event `state` with the job at each change, to its end.",
+        headers={200: OF_EVENTS},
         fails=[404, *STORE],
     ),
     "POST /jobs/{id}/retry": Operation(
@@ -364,17 +375,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /api/v1/token": SHORT_TOKEN,
     "POST /v1/token": replace(SHORT_TOKEN, told={200: told.ShortToken, 404: told.OpenAIFailure}, parameters=[SDK]),
     "* /api/{version}/{path}": FORWARDED,
-    "* /{version}/{path}": replace(FORWARDED, parameters=[*TO_BE_KEPT, SDK]),
+    "* /{version}/{path}": replace(FORWARDED, parameters=[SDK]),
     "GET /dashboard": Operation(
         "The dashboard",
         PAGES,
         {200: {"text/html": TEXT}, 304: None},
         who=Who.ANYBODY,
         parameters=[NOT_MODIFIED],
-        headers={200: ["ETag"], 304: ["ETag"]},
+        headers={200: OF_PAGES, 304: OF_PAGES},
     ),
     "GET /dashboard/events": Operation(
-        "What happens", PAGES, {200: EVENTS}, text="One stream for the dashboard.", who=Who.OPERATOR
+        "What happens",
+        PAGES,
+        {200: EVENTS},
+        text="One stream for the dashboard.",
+        who=Who.OPERATOR,
+        headers={200: OF_EVENTS},
     ),
     "GET /dashboard/{file}": Operation(
         "The dashboard's files",
@@ -382,7 +398,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {200: {"*/*": ANY}, 304: None},
         who=Who.ANYBODY,
         parameters=[NOT_MODIFIED],
-        headers={200: ["ETag"], 304: ["ETag"]},
+        headers={200: OF_PAGES, 304: OF_PAGES},
         fails=[404],
     ),
     "GET /docs": Operation(
@@ -391,7 +407,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {200: {"text/html": TEXT}, 304: None},
         who=Who.ANYBODY,
         parameters=[NOT_MODIFIED],
-        headers={200: ["ETag"], 304: ["ETag"]},
+        headers={200: OF_PAGES, 304: OF_PAGES},
     ),
     "GET /docs/{file}": Operation(
         "The files of that page",
@@ -399,7 +415,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {200: {"*/*": ANY}, 304: None},
         who=Who.ANYBODY,
         parameters=[NOT_MODIFIED],
-        headers={200: ["ETag"], 304: ["ETag"]},
+        headers={200: OF_PAGES, 304: OF_PAGES},
         fails=[404],
     ),
     "GET /openapi.json": Operation(
@@ -408,7 +424,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {200: {JSON: {"type": "object"}}, 304: None},
         who=Who.ANYBODY,
         parameters=[NOT_MODIFIED],
-        headers={200: ["ETag"], 304: ["ETag"]},
+        headers={200: OF_PAGES, 304: OF_PAGES},
     ),
 }
 
@@ -416,9 +432,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 PATH_PARAMETERS: Final[Mapping[str, Described]] = {
     "id": parameter("id", "path", "Its id.", {"type": "string", "minLength": 1}, required=True),
     "prefix": parameter("prefix", "path", "Whatever a base address has before /v1.", required=True),
-    "version": parameter(
-        "version", "path", "Of the API.", {"enum": ["v1", "v2"], "type": "string"}, required=True
-    ),
+    "version": parameter("version", "path", "Of the API.", {"enum": ["v1", "v2"], "type": "string"}, required=True),
     "path": parameter("path", "path", "Below the API's version; it may have slashes.", required=True),
     "file": parameter("file", "path", "Its name; it may have slashes.", required=True),
 }

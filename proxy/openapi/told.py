@@ -15,6 +15,8 @@ from proxy.jobs.batches import BatchState
 Anything = dict[str, Any]
 Seconds = Annotated[float, Field(description="Seconds.")]
 Moment = Annotated[float, Field(description="Unix seconds.")]
+#: Of a field that may be missing, and is not null.
+MISSING: Any = None
 Second = Annotated[int, Field(description="Unix seconds.")]
 
 
@@ -57,9 +59,7 @@ class TokenFailure(Ours):
 
 class OpenAIError(Ours):
     message: str
-    type: Literal[
-        "invalid_request_error", "permission_error", "insufficient_quota", "rate_limit_error", "server_error"
-    ]
+    type: Literal["invalid_request_error", "permission_error", "insufficient_quota", "rate_limit_error", "server_error"]
     param: str | None
     code: str
 
@@ -305,7 +305,7 @@ class JobAnswer(Ours):
     status: int
     content_type: str
     body: Any = Field(description="JSON as it is, text as a string, anything else in base64.")
-    encoding: Literal["base64"] = Field(None)
+    encoding: Literal["base64"] = Field(MISSING)
 
 
 class Job(JobInBrief):

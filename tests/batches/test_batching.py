@@ -233,6 +233,21 @@ async def test_a_store_without_room_only_delays_a_batch(place: Any, monkeypatch:
     assert sorted(map(str, ran)) == list("01234")
 
 
+async def test_answers_that_fill_the_store_are_delivered(place: Any):
+    """They are paid for. Once they are in a file, the lines leave the store and make room."""
+    long = "x" * 10_000
+
+    async def respond(job: Job) -> Answer:
+        return Answer(200, "application/json", json.dumps({"long": long}).encode())
+
+    async with opened(place, room=Room(bytes=1_000_000)) as store:
+        batch = await accepted(store, lines(150))
+        async with running(store, respond):
+            done = await over(store, batch)
+        assert done.state is BatchState.COMPLETED
+        assert len(await read(store, done.output_file)) == 150
+
+
 async def test_a_batch_for_which_there_is_no_room_is_refused_and_never_run(place: Any):
     async with opened(place, room=Room(bytes=10_000_000)) as store:
         order = await ordered(store, lines(1))
@@ -287,8 +302,8 @@ async def test_lines_that_never_became_jobs_are_told_as_cancelled(store: Store, 
     batch = await accepted(store, lines(9))
     add, ran = store.jobs.add, 0
 
-    async def add_and_cancel(*jobs: Job) -> None:
-        await add(*jobs)
+    async def add_and_cancel(*jobs: Job, is_owed: bool) -> None:
+        await add(*jobs, is_owed=is_owed)
         if jobs[0].id.endswith("_3"):
             await cancel(store, batch.id)
 
@@ -387,8 +402,8 @@ async def test_a_file_that_is_deleted_in_the_middle_ends_its_batch(store: Store,
     batch = await accepted(store, [], input_file=file.id)
     add = store.jobs.add
 
-    async def add_and_delete(*jobs: Job) -> None:
-        await add(*jobs)
+    async def add_and_delete(*jobs: Job, is_owed: bool) -> None:
+        await add(*jobs, is_owed=is_owed)
         await store.files.delete(file.id, caller="ann")
 
     monkeypatch.setattr(store.jobs, "add", add_and_delete)

@@ -103,7 +103,7 @@ async def answering(store: Store) -> AsyncIterator[Counter[str]]:
 
 async def live(store: Store, steps: int) -> bool:
     """Work on a batch for so many steps. False if that was not enough to end it."""
-    job = await claimed(store, Kind.LIVE)
+    job = await claimed(store, Kind.OWN)
     try:
         await batching_of(mortal(store, steps)).run(job)
     except asyncio.CancelledError:
@@ -189,9 +189,9 @@ async def test_two_who_work_on_one_batch_do_it_once(store: Store):
     """The first lost its lease and does not know it yet."""
     async with answering(store) as ran:
         batch = await accepted(store, GOOD)
-        first = await claimed(store, Kind.LIVE)
+        first = await claimed(store, Kind.OWN)
         await store.jobs.release(first.claim)
-        second = await claimed(store, Kind.LIVE)
+        second = await claimed(store, Kind.OWN)
         ends = await asyncio.gather(*[batching_of(store).run(job) for job in (first, second)], return_exceptions=True)
         assert ends[1] is None and (ends[0] is None or isinstance(ends[0], TryLater))
         await check(store, batch, "completed", ran)

@@ -44,6 +44,13 @@ async def test_what_is_there_already_needs_no_room(place: Place, open_store: Ope
     assert (await jobs.state()).jobs == 3
 
 
+async def test_a_file_that_is_owed_needs_no_room(place: Place, open_store: OpenStore):
+    files = (await open_store(place, room=Room(bytes=1))).files
+    with pytest.raises(JobsFull):
+        await files.add(a_file(), pieces(b"much"))
+    assert (await files.add(a_file(), pieces(b"answers"), is_owed=True)).bytes == len(b"answers")
+
+
 async def test_what_is_owed_needs_no_room(place: Place, open_store: OpenStore):
     jobs = (await open_store(place, room=Room(jobs=1))).jobs
     await jobs.add(a_job())

@@ -6,7 +6,7 @@ import time
 import pytest
 from making import ANSWER, LONG, a_job, run_one, some_jobs, take
 
-from proxy.jobs import JobStore, Kind
+from proxy.jobs import SERVICE, JobStore, Kind
 from proxy.line import Priority
 
 
@@ -33,6 +33,19 @@ async def test_batch_jobs_are_claimed_apart(jobs: JobStore):
     await jobs.add(batch, live)
     assert [job.id for job in await take(jobs, kind=Kind.LIVE)] == [live.id]
     assert [job.id for job in await take(jobs, kind=Kind.BATCH)] == [batch.id]
+
+
+async def test_the_services_own_work_is_claimed_apart(jobs: JobStore):
+    """A line that is full of callers' jobs does not hold it up, whatever priority it names."""
+    live = a_job(priority=Priority.HIGH)
+    own = [a_job(SERVICE, priority=priority) for priority in (Priority.HIGH, Priority.BATCH)]
+    with jobs.news(Kind.OWN.topic) as news:
+        await jobs.add(live, *own)
+        assert await news.next(20)
+    assert await jobs.position(live.id) == 2
+    assert [job.id for job in await take(jobs, kind=Kind.LIVE)] == [live.id]
+    assert await take(jobs, kind=Kind.BATCH) == []
+    assert [job.id for job in await take(jobs, kind=Kind.OWN)] == [job.id for job in own]
 
 
 @pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.BATCH])

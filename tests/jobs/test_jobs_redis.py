@@ -55,6 +55,24 @@ async def test_a_cancel_at_one_replica_stops_the_run_at_another(own_redis: Redis
     assert await first.renew([running.claim], 60) == {running.id}
 
 
+async def test_whoever_is_cancelled_while_it_asks_hears_of_it(own_redis: RedisServer, open_store: OpenStore):
+    """At whichever moment: else a runner that is to stop would go on."""
+    store = await open_store(own_redis.url)
+
+    async def ask() -> None:
+        await store.purge()
+        await asyncio.Event().wait()
+
+    for turns in range(120):
+        asking = asyncio.create_task(ask())
+        for _ in range(turns % 40):
+            await asyncio.sleep(0)
+        asking.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.wait((asking,))
+        assert asking.cancelled()
+
+
 async def test_all_keys_are_on_one_node_of_a_cluster(cluster_redis: RedisServer, open_store: OpenStore):
     """They share a hash tag, whatever callers call themselves."""
     cluster_redis.client.flushall()

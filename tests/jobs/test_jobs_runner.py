@@ -204,6 +204,26 @@ async def test_where_the_line_has_no_room_it_is_given_back(store: Store):
     assert done.attempts == 1
 
 
+async def test_what_is_given_back_is_begun_anew_though_the_word_of_it_is_late(store: Store):
+    """Whoever gave it back has no more to do with it, even while it still hears that this was done."""
+    heard = asyncio.Event()
+
+    class Slow(Unsteady):
+        async def release(self, claim: Claim) -> bool:
+            told: bool = await store.jobs.release(claim)
+            await heard.wait()
+            return told
+
+    api = Api(LineFull("full", retry_after=0.01))
+    async with at_work(replace(store, jobs=Slow(store.jobs)), api) as runs:
+        job = a_request()
+        await store.jobs.add(job)
+        (done,) = await ended(store.jobs, job)
+        heard.set()
+        await until(lambda: runs.under_way == 0)
+    assert (done.state, api.called) == (State.DONE, [job.id])
+
+
 # -- cancelling, and losing
 
 

@@ -363,13 +363,13 @@ async def test_a_file_that_is_gone_keeps_nothing_and_says_so(path: Path, open_st
     """SQLite would go on writing to it, and the next process find nothing; when it is back all goes on."""
     jobs = (await open_store(path)).jobs
     await jobs.add(before := a_job())
-    path.rename(elsewhere := path.with_name("elsewhere"))
+    elsewhere = await asyncio.to_thread(path.rename, path.with_name("elsewhere"))
     with pytest.raises(JobsUnavailable, match="put it back"):
         await jobs.add(a_job())
-    path.write_bytes(b"another file")
+    await asyncio.to_thread(path.write_bytes, b"another file")
     with pytest.raises(JobsUnavailable, match="put it back"):
         await jobs.add(a_job())
-    elsewhere.rename(path)
+    await asyncio.to_thread(elsewhere.rename, path)
     await jobs.add(after := a_job())
     assert {job.id for job in (await jobs.list(caller=None)).entries} == {before.id, after.id}
 

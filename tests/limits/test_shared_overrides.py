@@ -79,18 +79,11 @@ async def test_a_replica_that_has_not_heard_yet_cannot_call_too_often(replica):
     """The script keeps to the change whatever the replica that asks believes."""
     one, deaf = await replica(rpm=6000), await replica(rpm=6000)
     before = await at(deaf)
-    deaf._learn = heard_of_nothing(deaf)
+    deaf._set.heard_of = lambda revision: None
     await override(one, rpm=300)
     sent = [await at(deaf) for _ in range(3)]
     gaps = [later - earlier for earlier, later in pairwise([before, *sent])]
     assert min(gaps) >= 0.2 - 1e-9
-
-
-def heard_of_nothing(limits: SharedLimits):
-    async def learn() -> None:
-        limits._newest = limits._revision
-
-    return learn
 
 
 async def test_a_line_before_two_replicas_keeps_the_new_pace_from_the_change_on(replica):
@@ -229,6 +222,19 @@ async def test_what_is_paused_stays_paused_while_redis_is_away(own, redis):
     assert await stays_waiting(waiting)
     await override(limits, paused=None)
     await waiting
+
+
+async def test_news_that_redis_has_lost_before_they_were_asked_for_are_not_asked_for_again_and_again(own, redis):
+    """It spoke of a change, and knows nothing of it any more."""
+    limits = await own(link=SHORT)
+    limits._set.heard_of(2**52)
+    redis.kill()
+    await until(lambda: not limits._link.is_connected)
+    await started(redis)
+    await until(lambda: limits.status().mode == "shared" and not limits._set.is_outdated)
+    async with asyncio.timeout(20):
+        await limits.settled()
+    await at(limits)
 
 
 # ---- The record ----

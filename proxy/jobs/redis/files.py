@@ -29,12 +29,12 @@ class RedisFiles:
     def __repr__(self) -> str:
         return f"<RedisFiles in {self._link}>"
 
-    async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
+    async def add(self, file: StoredFile, content: AsyncIterable[bytes], *, is_owed: bool = False) -> StoredFile:
         upload = token_hex(8)
         try:
             size = number = 0
             async for part in parts_of(content):
-                await self._link.run("put_part", part, upload=upload, number=number, life=LIFE)
+                await self._link.run("put_part", part, upload=upload, number=number, life=LIFE, is_owed=is_owed)
                 size, number = size + len(part), number + 1
             return await self._complete(replace(file, bytes=size), upload)
         except BaseException:

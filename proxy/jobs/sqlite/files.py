@@ -7,7 +7,7 @@ from secrets import token_hex
 from sqlite3 import Connection
 
 from proxy.errors import JobsFull, JobsUnavailable, NotFound
-from proxy.jobs import Page
+from proxy.jobs import Page, Room
 from proxy.jobs.files import StoredFile, parts_of
 from proxy.jobs.record import fields_of_file, file_of, tag, tags
 from proxy.jobs.sqlite.database import Database, bytes_in_use, now, placeholders
@@ -26,23 +26,19 @@ class SqliteFiles:
     def __repr__(self) -> str:
         return f"<SqliteFiles in {self._database}>"
 
-    async def add(self, file: StoredFile, content: AsyncIterable[bytes]) -> StoredFile:
+    async def add(self, file: StoredFile, content: AsyncIterable[bytes], *, is_owed: bool = False) -> StoredFile:
+        room = None if is_owed else self._database.room
         seq = await self._database.write(partial(begin, file=file, attempt=token_hex(8)))
         try:
             size = number = 0
             async for part in parts_of(content):
-                await self._database.write(partial(self._put, seq=seq, number=number, part=part))
+                await self._database.write(partial(put, seq=seq, number=number, part=part, room=room))
                 size, number = size + len(part), number + 1
             return await self._database.write(partial(complete, seq=seq, id=file.id, size=size))
         except BaseException:
             with suppress(JobsUnavailable):  # then the next start does it
                 self._database.post(partial(undo, seq=seq))
             raise
-
-    def _put(self, connection: Connection, seq: int, number: int, part: bytes) -> None:
-        if bytes_in_use(connection) + len(part) > self._database.room.bytes:
-            raise JobsFull
-        connection.execute("INSERT INTO parts VALUES (?, ?, ?)", (seq, number, part))
 
     async def get(self, id: str, *, caller: str | None) -> StoredFile | None:
         def look(connection: Connection) -> StoredFile | None:
@@ -108,6 +104,13 @@ def begin(connection: Connection, file: StoredFile, attempt: str) -> int:
     )
     assert made.lastrowid is not None
     return made.lastrowid
+
+
+def put(connection: Connection, seq: int, number: int, part: bytes, room: Room | None) -> None:
+    """Without `room` there is enough of it."""
+    if room is not None and bytes_in_use(connection) + len(part) > room.bytes:
+        raise JobsFull
+    connection.execute("INSERT INTO parts VALUES (?, ?, ?)", (seq, number, part))
 
 
 def complete(connection: Connection, seq: int, id: str, size: int) -> StoredFile:

@@ -16,7 +16,7 @@ function operations.put_part()
   local there = redis.call('LLEN', parts)
   if there > said.number then return 1 end
   if there < said.number then return redis.error_reply('LOST') end
-  if not has_room(0, #ARGV[2]) then return full() end
+  if not said.is_owed and not has_room(0, #ARGV[2]) then return full() end
   redis.call('RPUSH', parts, ARGV[2])
   redis.call('HINCRBY', key('uploads'), said.upload, #ARGV[2])
   redis.call('ZADD', key('upload_ends'), time(now + said.life), said.upload)
