@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     jobs_keep: Duration = knob(86_400, "How long a job's answer is kept.")
     jobs_max: Size = knob(200_000, "Jobs that are kept at once; one more gets 507.")
     jobs_max_bytes: Bytes = knob(4 * 1024**3, "Room for jobs, their answers and files.")
-    jobs_attempts: Size = knob(5, "How often a job is begun before it has failed.")
+    jobs_attempts: Size = knob(10, "How often a job is begun before it has failed.")
     idempotency_keep: Duration = knob(86_400, "How long an answer is told again to its Idempotency-Key.")
     webhook_secret: SigningKeys = knob((), "What webhooks are signed with; unset: no job may name one.")
     webhook_allow: Hosts = knob((), "Hosts without a public address that webhooks may go to.")

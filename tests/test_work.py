@@ -86,6 +86,19 @@ async def test_a_job_that_is_cancelled_tells_so_and_its_call_ends(tmp_path: Path
         await until(lambda: heard == ["job.cancelled"] and work.runner.run(job.id) is None)
 
 
+async def test_in_a_full_store_jobs_are_cancelled_and_their_webhooks_told(tmp_path: Path, receiver: Server) -> None:
+    """What a job promised when it was accepted needs no room of its own."""
+    heard = hearing(receiver)
+    async with working(tmp_path, jobs_max=2) as (work, giga):
+        giga.state.faults.add({"kind": "stall", "times": -1})
+        jobs = [a_job(receiver), a_job(receiver)]
+        for job in jobs:
+            await work.accept(job)
+        for job in jobs:
+            assert await work.cancel(job.id, caller=EVERYBODY) is State.CANCELLED
+        await until(lambda: heard == ["job.cancelled"] * 2)
+
+
 async def test_a_job_that_has_ended_is_not_cancelled_and_tells_nothing_twice(tmp_path: Path, receiver: Server) -> None:
     heard = hearing(receiver)
     async with working(tmp_path) as (work, _):
