@@ -73,7 +73,6 @@ from proxy.settings import Settings, SettingsError
 from proxy.steering import Steering
 from proxy.steering_edge import SteeringEdge
 from proxy.watching import Watching
-from proxy.webhooks import Webhooks
 from proxy.work import Work, store_of
 from proxy_request import ProxyQueue, default_connector
 

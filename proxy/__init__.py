@@ -16,8 +16,8 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     dashboard.py    the page that shows it, and what it is told: overview.py
     openapi/        the description of all routes; docs.py: the page that shows it
     admins.py       who is the operator
-    steering.py     operators change limits: effect.py: what comes of it, audit.py: who did; steered.py: what they change
-                    of a line; steering_edge.py: the operations of /limits and /queue
+    steering.py     operators change limits: effect.py: what comes of it, audit.py: who did; steered.py: what they
+                    change of a line; steering_edge.py: the operations of /limits and /queue
     belongings.py   whose files and batches a request names, and its answer; owners.py: who owns what, and its file
     attachments.py  pictures and files that requests bring along, as files of the API's; api_files.py: the calls for it;
                     sniffing.py: what a file is by its first bytes
@@ -25,9 +25,9 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
     dialects/       what callers speak: pure translation; forwarding.py: what passes byte for byte
     jobs/           work that outlives its caller: the promise of its store, and the engines that keep it, sqlite/ (one
                     process) and redis/ (many); runner.py runs it, recording.py takes down how it is answered
-    work.py         jobs in this service; accepting.py: requests that become jobs, jobs_edge.py: the operations of /jobs,
-                    durable.py: what stands around operations that can be jobs; replay.py: jobs run as requests from
-                    within; webhooks.py: telling callers' servers that jobs have ended
+    work.py         jobs in this service; accepting.py: requests that become jobs; jobs_edge.py: the operations of
+                    /jobs; durable.py: what stands around operations that can be jobs; replay.py: jobs run as requests
+                    from within; webhooks.py: telling callers' servers that jobs have ended
     batching.py     batches: files of requests become jobs, their answers become files; batches_edge.py: the operations
                     for OpenAI's clients; kept_files.py: the files, forms.py: how they come in
     idempotency.py  requests that come again; following.py: callers who wait for the answer of a job
@@ -52,13 +52,12 @@ To read the whole, begin at the top level: `app.py` (what is put together), `pro
 Imports go downwards only:
     app -> {proxy_request, serving, openai_edge, batches_edge, jobs_edge, steering_edge, routes, guard, replay,
     operators} ->
-    {lanes, line, places, steered, steering, effect, audit,
-    info, limits, request, attempt, fair_queue, order, estimate, promises, reception, callers, passes,
-    browsers, upstream, outbound, dialects, delivery, heartbeat, sse, credentials, tokens, tls, once, rules, models, retry_after,
-    entry, journal, logfile, dashboard, overview, docs, openapi, watching, readiness, metrics, series, scrape, admins, belongings, owners, attachments,
-    api_files, sniffing, fetching, public_hosts,
-    completions, merging, jobs, work, accepting, batching, kept_files, forms, durable, idempotency, following,
-    webhooks} ->
+    {lanes, line, places, steered, steering, effect, audit, info, limits, request, attempt, fair_queue, order,
+    estimate, promises, reception, callers, passes, browsers, upstream, outbound, dialects, delivery, heartbeat,
+    sse, credentials, tokens, tls, once, rules, models, retry_after, entry, journal, logfile, dashboard, overview,
+    docs, openapi, watching, readiness, metrics, series, scrape, admins, belongings, owners, attachments, api_files,
+    sniffing, fetching, public_hosts, completions, merging, jobs, work, accepting, batching, kept_files, forms,
+    durable, idempotency, following, webhooks} ->
     {connector, forwarding, passed, settings, knob, values, sources, command_line, gpt2giga, errors, clock, expiring,
     known, threads}
 Connectors import only {upstream, outbound, sse, limits, credentials, tokens, tls, once, rules, models} and the lowest

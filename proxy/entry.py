@@ -53,7 +53,7 @@ class Entry(NamedTuple):
 class Within(NamedTuple):
     """What is known beforehand of a request that comes from within: it has nobody who waits, so it may wait for ever.
 
-    `on_call` is told whenever it leaves the line for a call. One that `is_rehearsal` ends where it would cost something.
+    `on_call` is told whenever it leaves the line for a call. A rehearsal ends where it would cost something.
     """
 
     caller: str

@@ -34,7 +34,7 @@ class LimitsFile:
         try:
             with self.path.open("rb") as file:
                 told = file.read(LARGEST)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # what cannot be there is not there
             return {}
         try:
             return {account: overrides_of(fields) for account, fields in object_in(orjson.loads(told)).items()}

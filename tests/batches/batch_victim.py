@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from proxy import batching
 from proxy.batching import Batching
-from proxy.jobs import Answer, Job, runner
+from proxy.jobs import Answer, Job, Kind, runner
 from proxy.jobs.recording import Ended, Recording
 from proxy.jobs.runner import Runner
 from proxy.jobs.store import opened
@@ -28,7 +28,7 @@ async def serve(job: Job, recording: Recording, on_call: object) -> Ended:
 
 
 async def main(place: str) -> None:
-    runner.UNDER_WAY = runner.WAITING = RUNNING
+    runner.WAITING, runner.UNDER_WAY = RUNNING, dict.fromkeys(Kind, RUNNING)
     runner.LEASE, runner.RENEWAL = 0.5, 0.1
     batching.AT_ONCE, batching.SETTLING, batching.LOOK = 10, 0.01, 0.2
     async with opened(place if "://" in place else Path(place)) as store:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from proxy.jobs.store import Store, opened
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+#: Seconds, far more than a victim takes.
+PATIENCE = 60.0
 
 
 class Life:
@@ -214,7 +217,10 @@ class Witness:
             [sys.executable, str(HERE / "batch_victim.py"), str(place)], env=environment, stdout=subprocess.PIPE
         ) as victim:
             assert victim.stdout is not None
+            end = Timer(PATIENCE, victim.kill)  # of one that does nothing
+            end.start()
             told = [victim.stdout.readline() for _ in range(runs)]
+            end.cancel()
             victim.kill()
             told += victim.stdout.read().splitlines()
         for run in told:
