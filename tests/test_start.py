@@ -276,8 +276,10 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
     assert "Traceback" not in bare.stderr
 
 
-def test_a_second_service_in_one_folder_serves_without_jobs(tree: Path, tmp_path: Path) -> None:
+def test_a_second_service_in_one_folder_serves_without_jobs(tmp_path: Path) -> None:
     """One file of jobs is one service's; the other one says so, and goes on."""
+    (tmp_path / "tree").mkdir()
+    tree = copy_tree(tmp_path / "tree")
     with started(tree, tmp_path / "one", "--sandbox") as one, started(tree, tmp_path / "two", "--sandbox") as two:
         assert "no jobs are taken" not in one.output
         assert "no jobs are taken" in two.output and "JOBS_URL" in two.output

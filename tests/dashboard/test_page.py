@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Opened
+from pages import Opened
 from playwright.async_api import Page, expect
 from pydantic import SecretStr
 from running import Proxy, StartProxy, busy, settings_for, until, waiting
