@@ -115,7 +115,7 @@ class Settings(BaseSettings):
 
     # Replicas
     redis_url: Secret = knob(None, "Redis or Valkey that keeps the limits for all replicas; unset: each its own.")
-    redis_prefix: Text = knob("gigachat-proxy", "What its keys begin with.")
+    redis_prefix: Text = knob("gigachat-proxy", "What the keys there begin with, and those of jobs.")
     redis_grace: Duration = knob(3, "How long it may be away before REDIS_FALLBACK holds.")
     redis_fallback: Fallback = knob("local_share", "Then: a share of the limits, nothing, or all of them.")
 

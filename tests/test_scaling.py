@@ -56,7 +56,7 @@ def test_the_profile_has_redis_three_replicas_and_nginx(compose: dict[str, Any])
     """Only nginx is published, at the address of the single service; all that they need of each other is there."""
     services = compose["services"]
     ours = {name: service for name, service in services.items() if service.get("profiles") == ["replicas"]}
-    assert ours.keys() == {"redis", "replica", "nginx"}
+    assert ours.keys() == {"redis", "jobs", "replica", "nginx"}
     assert [name for name, service in ours.items() if "ports" in service] == ["nginx"]
     assert ours["nginx"]["ports"] == services["gigachat_proxy"]["ports"]
     assert ours["nginx"]["volumes"] == ["./assets/nginx.conf:/etc/nginx/nginx.conf:ro,z"]
@@ -64,10 +64,19 @@ def test_the_profile_has_redis_three_replicas_and_nginx(compose: dict[str, Any])
     environment = ours["replica"]["environment"]
     assert environment.keys() <= KNOBS
     assert Address(environment["REDIS_URL"]).text == "redis://redis:6379/0"
+    assert Address(environment["JOBS_URL"]).text == "redis://jobs:6379/0"
     assert environment["TRUSTED_PROXIES"] == ours["nginx"]["networks"]["replicas"]["ipv4_address"]
 
 
-@pytest.mark.parametrize("name", ["gigachat_proxy", "replica", "redis", "nginx"])
+def test_what_jobs_are_told_is_on_a_disk_before_their_callers_hear_so(compose: dict[str, Any]) -> None:
+    """Unlike what the limits know, which is worth seconds."""
+    jobs, limits = compose["services"]["jobs"], compose["services"]["redis"]
+    assert jobs["command"][1:5] == ["--appendonly", "yes", "--appendfsync", "always"]
+    assert jobs["volumes"] == ["jobs:/data"] and "jobs" in compose["volumes"] and not jobs["tmpfs"]
+    assert "volumes" not in limits and limits["tmpfs"] == ["/data"]
+
+
+@pytest.mark.parametrize("name", ["gigachat_proxy", "replica", "redis", "jobs", "nginx"])
 def test_no_container_may_do_more_than_it_needs(compose: dict[str, Any], name: str) -> None:
     """Not root, nothing but its tmpfs to write to, no capabilities; it comes back after a crash."""
     service = compose["services"][name]
