@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ class Bulk:
     async def begin(cls, files: Files, url: str, *flags: str, **more: Any) -> "Bulk":
         """Without the SDK, which it does not need."""
         program = ("-W", "error", "-c", WITHOUT_SDK)
-        options = {"env": {"PATH": os.environ["PATH"]}, "stderr": asyncio.subprocess.PIPE, **more}
+        options = {
+            "env": {"PATH": os.environ["PATH"]},
+            "stderr": asyncio.subprocess.PIPE,
+            "preexec_fn": heeds_ctrl_c,
+            **more,
+        }
         arguments = ("bulk", str(files.prompts), str(files.answers), "--url", url, *flags)
         return cls(await asyncio.create_subprocess_exec(sys.executable, *program, *arguments, cwd=ROOT, **options))
 
@@ -55,6 +61,11 @@ class Bulk:
         _, complaints = await self.process.communicate()
         assert b"Traceback" not in (complaints or b""), complaints.decode()
         return self.process.returncode or 0, (complaints or b"").decode()
+
+
+def heeds_ctrl_c() -> None:
+    """As on a terminal, also if whoever runs the tests does so in the background, where shells have it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def bulk(files: Files, url: str, *flags: str, **more: Any) -> tuple[int, str]:
