@@ -133,10 +133,19 @@ class Batching:
     Args:
         longest: bytes that a line may have.
         room: jobs that the store may hold.
+        cancel_waiting: cancels the lines of a batch that wait in the line of this process.
     """
 
-    def __init__(self, store: Store, *, longest: int, room: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        longest: int,
+        room: int,
+        cancel_waiting: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
+        self._cancel_waiting = cancel_waiting
         self._longest = longest
         self._room = max(1, int(room * SHARE))
         self._most = min(MOST_LINES, self._room)
@@ -258,6 +267,8 @@ class Batching:
         with self._store.jobs.news(batch.id) as news:
             # Again and again: what runs may be put back in line.
             while await self._store.jobs.cancel_lines(batch.id) or await self._has_unended(batch):
+                if self._cancel_waiting is not None:
+                    await self._cancel_waiting(batch.id)
                 await heard(news)
         await self._finish(order, job, batch)
 

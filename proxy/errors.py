@@ -251,7 +251,7 @@ class ClaimOver(ProxyError):
 
 
 class JobsOff(ProxyError):
-    """This service keeps no jobs: its operator would let JOBS_URL name a place for them."""
+    """This service takes no jobs: JOBS_URL=off, or their place could not be used; it says which when it starts."""
 
     status = 501
     code = "jobs_off"

@@ -62,6 +62,9 @@ AT_ONE_HOST, AT_ONCE = 10, 100
 #: Deliveries that may wait for their turn in memory; what is more waits in the store.
 MOST_PENDING = 500
 HEADERS = {"User-Agent": "gigachat-proxy", "Content-Type": "application/json", "Accept-Encoding": "identity"}
+NOT_PUBLIC = (
+    f'"{PARAM}" leads to a host that has no public address: the operator of this proxy would name it in WEBHOOK_ALLOW'
+)
 NO_SECRET = "no webhook is taken here: the operator of this proxy would set WEBHOOK_SECRET"
 
 #: What can come of a call, and how it is told; the first that fits.
@@ -164,7 +167,7 @@ class Webhooks:
         try:
             self._hosts.check_address(checked(URL(), address, PARAM).raw_host or "")
         except NotPublic:
-            raise BadRequest(f'"{PARAM}" leads to a host that has no public address', param=PARAM) from None
+            raise BadRequest(NOT_PUBLIC, param=PARAM) from None
         return address
 
     @staticmethod

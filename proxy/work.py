@@ -8,7 +8,7 @@ from proxy.batching import OPERATION as BATCH
 from proxy.batching import Batching
 from proxy.errors import JobsOff, JobsUnavailable
 from proxy.jobs import Found, Job, JobStore, Room, State
-from proxy.jobs.runner import Runner, Serve
+from proxy.jobs.runner import OwnWork, Runner, Serve
 from proxy.jobs.store import Store, opened
 from proxy.public_hosts import PublicHosts
 from proxy.settings import Settings, SettingsError
@@ -33,9 +33,15 @@ class Work:
         self._runner: Runner | None = None
         if store is not None:
             self._webhooks = Webhooks(store.jobs, settings.webhook_secret, PublicHosts(settings.webhook_allow))
-            batching = Batching(store, longest=settings.max_body_bytes, room=settings.jobs_max)
-            own = {WEBHOOK: self._webhooks.deliver, BATCH: batching.run}
+            own: dict[str, OwnWork] = {WEBHOOK: self._webhooks.deliver}
             self._runner = Runner(store, serve, own, after=hook_for, attempts=settings.jobs_attempts)
+            batching = Batching(
+                store,
+                longest=settings.max_body_bytes,
+                room=settings.jobs_max,
+                cancel_waiting=self._runner.cancel_waiting,
+            )
+            own[BATCH] = batching.run
 
     def __repr__(self) -> str:
         return f"<Work {self._store.where if self._store else OFF} {self._runner}>"

@@ -17,6 +17,7 @@ import app
 import emulator
 from proxy.errors import JobsOff
 from proxy.jobs import EVERYBODY, Job, State
+from proxy.line import Priority
 from proxy.work import Work
 
 CHAT = b'{"messages": [["user", "hello"]]}'
@@ -141,6 +142,34 @@ async def test_a_job_that_is_run_again_tells_its_end_again(tmp_path: Path, recei
         async with work_ended(work, f"hook_{job.id}"):
             assert await work.retry(job.id, caller=EVERYBODY) is State.QUEUED
         await until(lambda: heard == ["job.failed", "job.done"])
+
+
+async def test_a_job_whose_deadline_comes_in_the_line_expires_unsent(tmp_path: Path, receiver: Server) -> None:
+    """To stand in line is not to have begun."""
+    async with working(tmp_path, ext_max_requests=1) as (work, giga):
+        giga.state.faults.add({"kind": "stall"})
+        first, late = a_job(receiver), a_job(receiver, deadline=time.time() + 1)
+        await work.accept(first)
+        await until(lambda: (run := work.runner.run(first.id)) is not None and not run.is_waiting)
+        await work.accept(late)
+        with work.store.jobs.news(late.id) as news:
+            while (job := await work.store.jobs.get(late.id, caller=None)) is None or not job.state.is_end:
+                await news.next(5)
+        assert job.state is State.EXPIRED
+        assert giga.state.calls.count == 2, "the token, and the one in flight"
+
+
+async def test_of_a_cancelled_batch_what_waits_in_the_line_is_not_sent(tmp_path: Path, receiver: Server) -> None:
+    """And what is in flight goes on."""
+    async with working(tmp_path, ext_max_requests=1) as (work, giga):
+        giga.state.faults.add({"kind": "slow", "seconds": 2})
+        lines = [a_job(receiver, batch="batch_1", custom_id=str(n), priority=Priority.BATCH) for n in range(4)]
+        await work.store.jobs.add(*lines)
+        await until(lambda: work.runner.under_way == 4 and giga.state.accounts.in_flight == 1)
+        await work.runner.cancel_waiting("batch_1")
+        await until(lambda: work.runner.under_way == 0)
+        ended = [job.state async for job in work.store.jobs.lines("batch_1")]
+        assert sorted(ended) == [State.CANCELLED] * 3 + [State.DONE]
 
 
 @asynccontextmanager

@@ -230,12 +230,27 @@ class Runner:
         run.is_waiting = job.kind is not Kind.OWN
         run.task = asyncio.create_task(self._whole(run))
         run.task.add_done_callback(lambda _: self._forget(run))
+        if job.deadline is not None and run.is_waiting:
+            late = asyncio.get_running_loop().call_later(max(0.0, job.deadline - time.time()), self._expire, run)
+            run.task.add_done_callback(lambda _: late.cancel())
         return run
 
     def lose(self, id: str) -> None:
         """It was cancelled, or is another's by now: end it, if it is under way here."""
         if (run := self._runs.get(id)) is not None:
             run.is_lost = True
+            run.task.cancel()
+
+    async def cancel_waiting(self, batch: str) -> None:
+        """Cancel the lines of a batch that wait in the line here; what is in flight goes on."""
+        for run in [*self._runs.values()]:
+            if run.job.batch == batch and run.is_waiting:
+                await self._store.jobs.cancel(run.job.id, caller=None)
+                self.lose(run.job.id)
+
+    def _expire(self, run: Run) -> None:
+        """Its deadline has come: if it still waits in the line it is given back, and the store lets it expire."""
+        if self._runs.get(run.job.id) is run and run.is_waiting and not run.is_over:
             run.task.cancel()
 
     def _forget(self, run: Run) -> None:
