@@ -1073,7 +1073,7 @@ async def whole(response: aiohttp.ClientResponse) -> bytes:
 
 def reason(text: bytes) -> str:
     """What a refusal says: the proxy in `status`, the API in `message`, OpenAI's in that of its `error`."""
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
+    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         told = json.loads(text)
         told = told.get("error", told)
         return str(told["message"] if "message" in told else told["status"])
