@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from random import getrandbits
 from typing import Any
@@ -51,15 +52,18 @@ class Guard:
         self._browsers = browsers
         self._listeners = listeners
         self._keeps_bodies = keeps_bodies
+        self._context = Context()
 
     @property
     def middleware(self) -> Middleware:
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             self.note(request, id_of(request))
-            if self._listeners and (task := asyncio.current_task()) is not None:
-                # The server runs each request in a task of its own, which ends with the answer's last byte.
-                task.add_done_callback(partial(self._tell, request))
-            return await self._served(request, partial(self._admitted, handler))
+            self._listen(request)
+            try:
+                response = self._browsers.admit(request) or await handler(request)
+            except Exception as error:
+                response = self._refused(request, error)
+            return self._noted(request, response)
 
         return web.middleware(guarded)
 
@@ -68,25 +72,31 @@ class Guard:
         note = request[NOTE] = Note(id, self._dialect_for(request).name, self._keeps_bodies)
         return note
 
+    # Twice the same few lines: thousands wait inside of them, and a coroutine that both called would weigh half a KB.
     async def within(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The same for a request that comes from within, in a task of its own; `note` was taken of it."""
-        if self._listeners and (task := asyncio.current_task()) is not None:
-            task.add_done_callback(partial(self._tell, request))
-        return await self._served(request, handler)
-
-    async def _admitted(self, handler: Handler, request: web.Request) -> web.StreamResponse:
-        return self._browsers.admit(request) or await handler(request)
-
-    async def _served(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        note = request[NOTE]
+        self._listen(request)
         try:
             response = await handler(request)
         except Exception as error:
-            failure = explained(request, error)
-            note.failed(failure)
-            if failure.status in (401, 403) and note.lane is None:
-                log.warning("request %s of %s: %d %s", note.id, request.remote, failure.status, failure)
-            response = refusal(self._dialect_for(request), request, failure)
+            response = self._refused(request, error)
+        return self._noted(request, response)
+
+    def _listen(self, request: web.Request) -> None:
+        """Tell of it when it is over: each runs in a task of its own, which ends with the answer's last byte."""
+        if self._listeners and (task := asyncio.current_task()) is not None:
+            # One context for all, as each would get a copy of its own.
+            task.add_done_callback(partial(self._tell, request), context=self._context)
+
+    def _refused(self, request: web.Request, error: Exception) -> web.Response:
+        note, failure = request[NOTE], explained(request, error)
+        note.failed(failure)
+        if failure.status in (401, 403) and note.lane is None:
+            log.warning("request %s of %s: %d %s", note.id, request.remote, failure.status, failure)
+        return refusal(self._dialect_for(request), request, failure)
+
+    def _noted(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        note = request[NOTE]
         if note.status is None:
             note.status = response.status
         if isinstance(response, web.Response) and isinstance(response.body, bytes):
