@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 try:
+    import orjson
     from aiohttp import web
     from pydantic import SecretStr
 except ModuleNotFoundError as missing:
@@ -54,7 +55,6 @@ from proxy.limits.making import Engine, limits_of
 from proxy.line import Line
 from proxy.metrics import PASSED, Metrics
 from proxy.openai_edge import OpenAIEdge
-from proxy.openapi import About as Described
 from proxy.operators import jobs
 from proxy.operators.steering import COMMANDS as STEERING
 from proxy.operators.steering import overridden
@@ -390,13 +390,20 @@ def application(
     steered = SteeringEdge(steering, lanes, callers, admins, delivery, work)
     app.on_shutdown.append(overview.stop)
     dashboard = Dashboard(knobs.ASSETS / "dashboard", overview, admins)
-    dialect = lanes.main.connector.dialect
-    described = Described(settings.app_name, VERSION, bool(keys), has_operator=key is not None, dialect=dialect)
-    docs = Docs(knobs.ASSETS / "docs", described)
+    docs = Docs(knobs.ASSETS / "docs", lambda: described(settings, lanes.main.connector.dialect, routes))
     routes = table.routes(edge, openai, batches, jobs_edge, durable, watching, steered, dashboard, docs)
-    docs.describe(routes)
     app.add_routes(routes)
     return app, work
+
+
+def described(settings: Settings, dialect: str, routes: Sequence[web.RouteDef]) -> bytes:
+    """The API description of what is served."""
+    from proxy.openapi import About as Subject  # whoever never asks for it need not load it
+    from proxy.openapi import document, routes_of
+
+    keys, admin = bool(settings.proxy_api_keys), settings.admin_api_key is not None
+    subject = Subject(settings.app_name, VERSION, keys, has_operator=admin, dialect=dialect)
+    return orjson.dumps(document(subject, routes_of(routes)))
 
 
 def watching_of(

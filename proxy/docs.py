@@ -1,17 +1,17 @@
 """The description of the service, `/openapi.json`, and the page that shows it, `/docs`. Both are for anybody."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
-import orjson
 from aiohttp import web
 
 from proxy.dashboard import INDEX, SHOWN, Page, page_of
 from proxy.delivery import headers
 from proxy.entry import NOTE
 from proxy.errors import NotFound
-from proxy.openapi import About, document, routes_of
+from proxy.threads import in_thread
 
 #: What the page may do besides what the dashboard may: its style sheet holds its pictures.
 POLICY = f"{SHOWN['Content-Security-Policy']}; img-src 'self' data:"
@@ -23,21 +23,21 @@ class Docs:
 
     Args:
         folder: where the page's files are.
+        describe: makes the description.
     """
 
-    def __init__(self, folder: Path, about: About) -> None:
-        self._about = about
+    def __init__(self, folder: Path, describe: Callable[[], bytes]) -> None:
+        self._describe = describe
         self._pages = {path.relative_to(folder).as_posix(): page_of(path) for path in folder.rglob("*.*")}
-        self._description = Page(b"{}", "", "")
-
-    def describe(self, routes: Iterable[web.RouteDef]) -> None:
-        """These are served."""
-        body = orjson.dumps(document(self._about, routes_of(routes)))
-        tag = blake2b(body, digest_size=12).hexdigest()
-        self._description = Page(body, "application/json", f'"{tag}"')
+        self._making = asyncio.Lock()
+        self._description: Page | None = None
 
     async def description(self, request: web.Request) -> web.Response:
-        """GET /openapi.json."""
+        """GET /openapi.json. Made when it is asked for first, in a thread: it takes a tenth of a second."""
+        async with self._making:
+            if self._description is None:
+                body = await in_thread(self._describe)
+                self._description = Page(body, "application/json", f'"{blake2b(body, digest_size=12).hexdigest()}"')
         return shown(request, self._description)
 
     async def page(self, request: web.Request) -> web.Response:

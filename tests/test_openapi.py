@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import Chat, Embeddings, Options
 from proxy.dialects.openai.batches import BatchRequest
-from proxy.docs import Docs
 from proxy.errors import BadRequest
 from proxy.openapi import About, Route, document, routes_of
 from proxy.openapi.operations import METHODS, OF_OPENAI, OPERATIONS, operation_for
+from proxy.routes import Table
 
 ROOT = Path(__file__).parents[1]
 KEYS = {"proxy_api_keys": {"anna": SecretStr("key-of-anna")}, "admin_api_key": SecretStr("key-of-the-operator")}
@@ -37,13 +37,13 @@ ABOUT = About("gigachat-proxy", "1", has_keys=True, has_operator=True)
 async def routes(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> list[Route]:
     """Those of a service that runs."""
     found: list[web.RouteDef] = []
-    describe = Docs.describe
+    define = Table.routes
 
-    def hear(docs: Docs, defined: Iterable[web.RouteDef]) -> None:
-        found.extend(defined)
-        describe(docs, found)
+    def hear(table: Table, *edges: Any) -> list[web.RouteDef]:
+        found.extend(define(table, *edges))
+        return found
 
-    monkeypatch.setattr(Docs, "describe", hear)
+    monkeypatch.setattr(Table, "routes", hear)
     await start_proxy()
     return routes_of(found)
 
