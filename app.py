@@ -369,7 +369,7 @@ def application(
         listeners=[metrics, overview, *listeners],
         keeps_bodies=settings.log_level == "DEBUG",
     )
-    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard.middleware])
+    app = web.Application(client_max_size=settings.max_body_bytes)
     if settings.cors_origins:
         app.on_response_prepare.append(browsers.label)
     replay = Replay(app.router, guard)
@@ -386,12 +386,12 @@ def application(
     kept_files = KeptFiles(work, has_keys=bool(keys))
     openai = OpenAIEdge(options, edge, completions, reception, delivery, kept_files)
     batches = BatchesEdge(work, reception, delivery, has_keys=bool(keys))
-    durable = Durable(jobs_edge.accept, once)
+    app.middlewares.append(guard.middleware(Durable(jobs_edge.accept, once).operation))
     steered = SteeringEdge(steering, lanes, callers, admins, delivery, work)
     app.on_shutdown.append(overview.stop)
     dashboard = Dashboard(knobs.ASSETS / "dashboard", overview, admins)
     docs = Docs(knobs.ASSETS / "docs", lambda: described(settings, lanes.main.connector.dialect, routes))
-    routes = table.routes(edge, openai, batches, jobs_edge, durable, watching, steered, dashboard, docs)
+    routes = table.routes(edge, openai, batches, jobs_edge, watching, steered, dashboard, docs)
     app.add_routes(routes)
     return app, work
 

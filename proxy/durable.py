@@ -1,5 +1,6 @@
 """Requests that may outlive their caller: what stands around the operations that can be jobs."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -11,12 +12,33 @@ KEY = "Idempotency-Key"
 #: What of RFC 7240 is done here.
 RESPOND_ASYNC = "respond-async"
 
+Choose = Callable[[web.Request], Handler]
+
 
 class Once(Protocol):
     """`Idempotency`."""
 
     async def serve(self, handler: Handler, request: web.Request) -> web.StreamResponse:
         """Serve a request that has an Idempotency-Key as the first with that key was served."""
+
+
+class Kept(partial[Awaitable[web.StreamResponse]]):
+    """An operation whose requests may become jobs."""
+
+
+class Choice(partial[Awaitable[web.StreamResponse]]):
+    """Operations of which a request gets one, by what it says of itself. Make it by `choice`."""
+
+    def of(self, request: web.Request) -> Handler:
+        choose: Choose = self.args[0]
+        return choose(request)
+
+
+def choice(choose: Choose) -> Choice:
+    async def serve(choose: Choose, request: web.Request) -> web.StreamResponse:
+        return await choose(request)(request)
+
+    return Choice(serve, choose)
 
 
 class Durable:
@@ -29,26 +51,26 @@ class Durable:
         self._accept = accept
         self._once = once
 
-    def kept(self, handler: Handler) -> Handler:
-        """The same operation, whose requests may become jobs."""
-        return partial(self.serve, handler)
-
-    async def serve(self, handler: Handler, request: web.Request) -> web.StreamResponse:
-        """A request for this operation."""
-        told = request.headers
-        if (PREFER in told or KEY in told) and request.method == "POST" and not is_form(request):
+    def operation(self, handler: Handler, request: web.Request) -> Handler:
+        """What serves this request. A plain function: a coroutine more would weigh on each of thousands who wait."""
+        handler, told = chosen(handler, request), request.headers
+        if (PREFER in told or KEY in told) and request.method == "POST" and is_kept(handler) and not is_form(request):
             if prefers_a_job(request):
-                return await self._accept(request)
+                return self._accept
             if KEY in told and self._once is not None:
-                return await self._once.serve(handler, request)
-        return await handler(request)
+                return partial(self._once.serve, handler)
+        return handler
 
 
-def is_kept(handler: object) -> bool:
-    """Whether requests for this operation may become jobs; if it chooses among some, then for all of them."""
-    if not isinstance(handler, partial) or not handler.args:
-        return False
-    return getattr(handler.func, "__func__", None) is Durable.serve or all(map(is_kept, handler.args))
+def chosen(handler: Handler, request: web.Request) -> Handler:
+    """The operation that this request gets."""
+    while isinstance(handler, Choice):
+        handler = handler.of(request)
+    return handler
+
+
+def is_kept(handler: Handler) -> bool:
+    return isinstance(handler, Kept)
 
 
 def is_form(request: web.Request) -> bool:

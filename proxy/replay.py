@@ -15,7 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from proxy.accepting import request_id_of
-from proxy.durable import is_kept
+from proxy.durable import chosen, is_kept
 from proxy.entry import InOrder, Note, Within
 from proxy.errors import BadRequest
 from proxy.guard import Guard
@@ -70,7 +70,7 @@ class Replay:
         note = self._noted(job, request)
         note.within = Within(job.caller, job.priority, lambda: None, is_rehearsal=True)
         found = await self.router.resolve(request)
-        if not is_kept(found.handler):
+        if not is_kept(chosen(found.handler, request)):
             raise BadRequest(
                 f'"{job.path.partition("?")[0][:100]}" cannot be a job: "path" is that of a chat ("/", '
                 '"/v1/chat/completions"), of embeddings ("/v1/embeddings") or of the API itself ("/api/v1/...")',

@@ -1,7 +1,7 @@
 """The table: path -> dialect and operation. Whoever wants to know what the service answers reads this."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -17,7 +17,7 @@ from proxy.dialects.language_model_chat import LanguageModelChat
 from proxy.dialects.native import Native
 from proxy.dialects.openai import OpenAI
 from proxy.docs import Docs
-from proxy.durable import Durable
+from proxy.durable import Kept, choice
 from proxy.errors import NotFound
 from proxy.jobs_edge import JobsEdge
 from proxy.openai_edge import OpenAIEdge
@@ -55,21 +55,18 @@ class Table:
         openai: OpenAIEdge,
         batches: BatchesEdge,
         jobs: JobsEdge,
-        durable: Durable,
         watching: Watching,
         steering: SteeringEdge,
         dashboard: Dashboard,
         docs: Docs,
     ) -> list[web.RouteDef]:
-        """A trailing slash is no other path. Requests for what is `kept` may become jobs.
+        """A trailing slash is no other path. Requests for what is `Kept` may become jobs.
 
         What each row does is told in `proxy/openapi/operations.py`.
         """
-        kept = durable.kept
-        forward = kept(partial(edge.forward, GIGACHAT))
-        either = partial(unless_sdk, forward)
+        forward = Kept(edge.forward, GIGACHAT)
         table: list[Row] = [
-            ("POST", "/", kept(partial(edge.chat, self.native))),
+            ("POST", "/", Kept(edge.chat, self.native)),
             ("GET", "/", partial(edge.info, self.native)),
             ("GET", "/health", watching.health),
             ("GET", "/ready", watching.ready),
@@ -86,8 +83,8 @@ class Table:
             ("GET", "/docs", docs.page),
             ("GET", "/docs/{file:.+}", docs.page),
             ("GET", "/openapi.json", docs.description),
-            ("POST", "/gigachat", kept(partial(edge.chat, self.language_model_chat))),
-            ("POST", "/chatgpt", kept(partial(edge.chat, self.language_model_chat, upstream="chatgpt"))),
+            ("POST", "/gigachat", Kept(edge.chat, self.language_model_chat)),
+            ("POST", "/chatgpt", Kept(edge.chat, self.language_model_chat, upstream="chatgpt")),
             ("POST", "/jobs", jobs.create),
             ("GET", "/jobs", jobs.jobs),
             ("GET", "/jobs/{id}", jobs.job),
@@ -97,10 +94,13 @@ class Table:
             ("POST", "/jobs/{id}/retry", jobs.retry),
             ("POST", OAUTH_PATH, partial(edge.token, GIGACHAT)),
             ("POST", "/api/v1/token", partial(edge.token, GIGACHAT)),
-            ("POST", "/v1/token", partial(sdk_only, partial(edge.token, GIGACHAT))),
+            ("POST", "/v1/token", choice(partial(sdk_only, partial(edge.token, GIGACHAT)))),
             ("*", API + "/{path:.+}", forward),
-            *((method, path, partial(either, serve)) for method, path, serve in openai_paths(openai, batches, kept)),
-            ("*", SDK_API + "/{path:.+}", partial(sdk_only, forward)),
+            *(
+                (method, path, choice(partial(unless_sdk, forward, serve)))
+                for method, path, serve in openai_paths(openai, batches)
+            ),
+            ("*", SDK_API + "/{path:.+}", choice(partial(sdk_only, forward))),
         ]
         return [
             web.route(method, spelling, serve)
@@ -118,11 +118,11 @@ class Table:
         return OPENAI if OPENAI_PATH.match(path) else self.native
 
 
-def openai_paths(openai: OpenAIEdge, batches: BatchesEdge, kept: Callable[[Handler], Handler]) -> Iterator[Row]:
+def openai_paths(openai: OpenAIEdge, batches: BatchesEdge) -> Iterator[Row]:
     """OpenAI's paths: under /v1, at the root, and under whatever a caller's base address has before /v1."""
     table: list[Row] = [
-        ("POST", "/chat/completions", kept(openai.chat)),
-        ("POST", "/embeddings", kept(openai.embeddings)),
+        ("POST", "/chat/completions", Kept(openai.chat)),
+        ("POST", "/embeddings", Kept(openai.embeddings)),
         ("GET", "/models", openai.models),
         ("GET", "/models/{id:.*[^/]}", openai.model),
         ("GET", "/model/info", openai.model_info),
@@ -147,16 +147,16 @@ def is_sdk(request: web.Request) -> bool:
     return SDK.search(request.headers.get("User-Agent", "")) is not None
 
 
-async def unless_sdk(forward: Handler, serve: Handler, request: web.Request) -> web.StreamResponse:
+def unless_sdk(forward: Handler, serve: Handler, request: web.Request) -> Handler:
     """GigaChat's SDK means GigaChat's paths by the same names."""
-    return await (forward if is_sdk(request) else serve)(request)
+    return forward if is_sdk(request) else serve
 
 
 async def wrong_method(allowed: frozenset[str], request: web.Request) -> web.StreamResponse:
     raise web.HTTPMethodNotAllowed(request.method, allowed)
 
 
-async def sdk_only(serve: Handler, request: web.Request) -> web.StreamResponse:
+def sdk_only(serve: Handler, request: web.Request) -> Handler:
     if not is_sdk(request):
         raise NotFound(f"there is nothing at {request.path}")
-    return await serve(request)
+    return serve

@@ -1,13 +1,12 @@
 """What stands around the operations that can be jobs: it costs other requests nothing and never gets in their way."""
 
-from functools import partial
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from proxy.durable import Durable, is_kept
+from proxy.durable import Durable, Kept, choice, chosen, is_kept
 
 
 async def served(request: web.Request) -> web.Response:
@@ -40,7 +39,7 @@ DURABLE = Durable(accepted, Once())
 )
 async def test_a_request_goes_the_way_that_its_headers_ask_for(headers: dict[str, str], way: str):
     request = make_mocked_request("POST", "/", headers=headers)
-    response = await DURABLE.kept(served)(request)
+    response = await DURABLE.operation(Kept(served), request)(request)
     assert isinstance(response, web.Response) and response.text == way
 
 
@@ -48,19 +47,29 @@ async def test_a_request_goes_the_way_that_its_headers_ask_for(headers: dict[str
 async def test_only_what_is_posted_is_kept(method: str):
     """A look changes nothing, so it may simply be repeated."""
     headers = {"Prefer": "respond-async", "Idempotency-Key": "k"}
-    response = await DURABLE.kept(served)(make_mocked_request(method, "/", headers=headers))
+    request = make_mocked_request(method, "/", headers=headers)
+    response = await DURABLE.operation(Kept(served), request)(request)
     assert isinstance(response, web.Response) and response.text == "served"
 
 
-def test_what_is_kept_is_known_whatever_stands_around_it():
-    """An operation that chooses by the headers is kept if all that it chooses among are."""
+async def test_what_is_not_kept_is_served_now_whatever_it_asks_for():
+    request = make_mocked_request("POST", "/", headers={"Prefer": "respond-async", "Idempotency-Key": "k"})
+    response = await DURABLE.operation(served, request)(request)
+    assert isinstance(response, web.Response) and response.text == "served"
 
-    async def either(first: Any, second: Any, request: web.Request) -> web.Response:
-        raise AssertionError
 
-    kept = DURABLE.kept(served)
-    assert is_kept(kept)
-    assert is_kept(partial(either, kept, kept))
-    assert not is_kept(partial(either, kept, served))
-    assert not is_kept(served)
-    assert not is_kept(partial(served))
+@pytest.mark.parametrize(("agent", "way"), [("one that is kept", "accepted"), ("another", "served")])
+async def test_of_operations_to_choose_from_the_chosen_one_tells_whether_it_is_kept(agent: str, way: str):
+    either = choice(lambda request: Kept(served) if "kept" in request.headers["User-Agent"] else served)
+    request = make_mocked_request("POST", "/", headers={"User-Agent": agent, "Prefer": "respond-async"})
+    response = await DURABLE.operation(either, request)(request)
+    assert isinstance(response, web.Response) and response.text == way
+    assert is_kept(chosen(either, request)) is (way == "accepted")
+
+
+async def test_a_choice_within_a_choice_is_made_too():
+    outer = choice(lambda request: choice(lambda request: Kept(served)))
+    request = make_mocked_request("POST", "/")
+    assert is_kept(chosen(outer, request))
+    response = await outer(request)
+    assert isinstance(response, web.Response) and response.text == "served"
