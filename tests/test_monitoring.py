@@ -71,6 +71,12 @@ async def test_every_series_that_is_asked_for_is_told(told: Scraped) -> None:
     assert {name for name in described if name.startswith("gigachat_proxy_")} == totals
 
 
+def test_the_first_429_and_the_first_pause_are_seen(told: Scraped) -> None:
+    """They are told as 0 before, for Prometheus sees no rise where a counter begins with 1."""
+    assert ({"lane": "main", "status": "429"}, 0) in told.rows("upstream_attempts_total")
+    assert ({"lane": "main"}, 0) in told.rows("pauses_total")
+
+
 def test_every_label_that_is_asked_for_is_one() -> None:
     """A misspelt one would make an empty picture."""
     source = "".join((ROOT / "proxy" / name).read_text() for name in ("metrics.py", "scrape.py"))
@@ -134,6 +140,86 @@ def test_prometheus_takes_the_rules_and_the_settings(promtool: str, tmp_path: Pa
         settings.write_text(re.sub(r"credentials_file: \S+", f"credentials_file: {key}", text))
         shutil.copy(HOME / "alerts.yml", tmp_path)
         assert complaint(promtool, "check", "config", str(settings)) == ""
+
+
+#: By alert, what Prometheus reads every minute for a quarter of an hour.
+TROUBLES = {
+    "GigachatProxyDown": {"up": "0x15"},
+    "GigachatProxyNotReady": {"gigachat_proxy_ready": "0x15"},
+    "GigachatProxyCredentialRefused": {'gigachat_proxy_errors_total{code="credential_refused"}': "0+1x15"},
+    "GigachatProxyUpstreamFailing": {
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="200"}': "0+60x15",
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="502"}': "0+30x15",
+    },
+    "GigachatProxyThrottled": {
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="200"}': "0+60x15",
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="429"}': "0+6x15",
+    },
+    "GigachatProxyQueueFillsUp": {
+        'gigachat_proxy_queue_depth{lane="main"}': "90x15",
+        'gigachat_proxy_queue_limit{lane="main"}': "100x15",
+    },
+    "GigachatProxyRefusing": {'gigachat_proxy_errors_total{code="line_full"}': "0+1x15"},
+    "GigachatProxyPaceUnused": {
+        'gigachat_proxy_pace_utilisation_ratio{lane="main"}': "0.5x15",
+        'gigachat_proxy_queue_depth{lane="main"}': "9x15",
+        'gigachat_proxy_held{lane="main"}': "0x15",
+    },
+    "GigachatProxyHeld": {
+        'gigachat_proxy_held{lane="main"}': "1x45",
+        'gigachat_proxy_queue_depth{lane="main"}': "1x45",
+    },
+    "GigachatProxyLimitsNotKept": {'gigachat_proxy_limits_kept{lane="main"}': "0x15"},
+    "GigachatProxyJobsStoreDown": {"gigachat_proxy_jobs_store_up": "0x15"},
+    "GigachatProxyJobsStoreFillsUp": {
+        'gigachat_proxy_jobs{state="queued"}': "60x15",
+        'gigachat_proxy_jobs{state="ended"}': "30x15",
+        "gigachat_proxy_jobs_limit": "100x15",
+    },
+    "GigachatProxyOpenFiles": {"process_open_fds": "95x15", "process_max_fds": "100x15"},
+}
+#: What is in order, though it may look like trouble.
+ORDER = {
+    "a fifth of the calls is cancelled by operators": {
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="200"}': "0+60x15",
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="cancelled"}': "0+30x15",
+        'gigachat_proxy_upstream_attempts_total{lane="main", status="left"}': "0+30x15",
+    },
+    "nobody waits": {
+        'gigachat_proxy_pace_utilisation_ratio{lane="main"}': "0.1x15",
+        'gigachat_proxy_queue_depth{lane="main"}': "0x15",
+        'gigachat_proxy_held{lane="main"}': "1x15",
+    },
+}
+
+
+def alarmed(promtool: str, home: Path, series: dict[str, str], alert: str, *, fires: bool) -> str:
+    """What Prometheus's own tool complains of if this alert should fire in the end, or should not."""
+    at = max(int(values.rpartition("x")[2]) for values in series.values())
+    inputs = [{"series": labelled(name), "values": values} for name, values in {"up": "1x45", **series}.items()]
+    query = f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
+    expected = {"expr": f"count({query}) or vector(0)", "eval_time": f"{at}m", "exp_samples": [{"value": int(fires)}]}
+    tests = [{"interval": "1m", "input_series": inputs, "promql_expr_test": [expected]}]
+    file = home / "tests.yml"
+    file.write_text(json.dumps({"rule_files": [str(HOME / "alerts.yml")], "tests": tests}))
+    return complaint(promtool, "test", "rules", str(file))
+
+
+def labelled(name: str) -> str:
+    """With what Prometheus itself says of where it comes from."""
+    name, _, labels = name.partition("{")
+    return f'{name}{{job="gigachat-proxy", instance="one:8078"{", " + labels if labels else "}"}'
+
+
+@pytest.mark.parametrize("alert", [rule["alert"] for rule in ALERTS])
+def test_every_alert_fires_when_there_is_what_it_is_for(promtool: str, tmp_path: Path, alert: str) -> None:
+    assert alarmed(promtool, tmp_path, TROUBLES[alert], alert, fires=True) == ""
+
+
+@pytest.mark.parametrize("order", ORDER.values(), ids=ORDER)
+def test_no_alert_fires_where_all_is_in_order(promtool: str, tmp_path: Path, order: dict[str, str]) -> None:
+    for alert in TROUBLES:
+        assert alarmed(promtool, tmp_path, order, alert, fires=False) == ""
 
 
 def test_prometheus_takes_every_query_of_the_dashboard(promtool: str, tmp_path: Path) -> None:

@@ -1,107 +1,12 @@
-"""The image, rebuild.sh, run.sh and compose.yaml, built and run for real from a copy of this checkout."""
+"""The image, rebuild.sh, run.sh and the single service of compose.yaml, built and run for real."""
 
-import json
-import os
-import shutil
-import socket
-import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from http.client import HTTPException
-from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".env", "env", "*.log*", "*.sqlite*")
-IS_ROOT = os.geteuid() == 0
-OWNER = 12345 if IS_ROOT else os.geteuid()  # of assets, so of the service too
-
-
-def run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command with none of our variables in its environment but what Docker's client needs."""
-    names = [name for name in os.environ if name in ("PATH", "HOME", "XDG_RUNTIME_DIR") or name.startswith("DOCKER_")]
-    environment = {name: os.environ[name] for name in names}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-
-def succeed(*command: str, cwd: Path | None = None) -> str:
-    result = run(*command, cwd=cwd)
-    assert result.returncode == 0, f"{command} exited {result.returncode}\n{result.stdout}\n{result.stderr}"
-    return result.stdout.strip()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-class House:
-    """A copy of this checkout with its own container name, port and assets/env."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = f"gigachat_proxy_test_{uuid.uuid4().hex[:8]}"
-        self.port = free_port()
-        shutil.copytree(REPO, path, ignore=NOT_COPIED)
-        shutil.copy(path / "assets/env_example.txt", path / "assets/env")
-        self.set(
-            SANDBOX="on  # an inline comment",
-            APP_NAME='"in a box"  # quotes too',
-            PORT=f"{self.port}  # the port",
-            PROXY_CONTAINER=f"{self.name}  # its name",
-        )
-        self.give_assets_to(OWNER)
-
-    def set(self, **settings: str) -> None:
-        """Add lines to assets/env; the last one of a name counts."""
-        with (self.path / "assets/env").open("a") as file:
-            file.writelines(f"{name}={value}\n" for name, value in settings.items())
-
-    def give_assets_to(self, uid: int) -> None:
-        if IS_ROOT:
-            for path in [self.path / "assets", *(self.path / "assets").rglob("*")]:
-                os.chown(path, uid, uid)
-
-    def get(self, path: str) -> Any:
-        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-            return json.load(answer)
-
-    def wait_until_it_answers(self, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                self.get("/health")
-                return
-            except (OSError, HTTPException):
-                assert time.monotonic() < deadline, run("docker", "logs", self.name)
-                time.sleep(0.2)
-
-    def inspect(self, what: str) -> str:
-        return succeed("docker", "container", "inspect", "--format", f"{{{{{what}}}}}", self.name)
-
-    def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return run("docker", "exec", self.name, *command)
-
-
-@pytest.fixture(scope="module")
-def make_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], House]]:
-    if run("docker", "info").returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("Docker does not answer, see `docker info`")
-    houses: list[House] = []
-
-    def make() -> House:
-        houses.append(House(tmp_path_factory.mktemp("house") / "checkout"))
-        return houses[-1]
-
-    yield make
-    for house in houses:
-        run("docker", "rm", "--force", "--volumes", house.name)
-        run("docker", "rmi", "--force", house.name)
+from containers.house import IS_ROOT, OWNER, House, composed, run, succeed, until
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +41,7 @@ def test_rebuild_starts_a_service_that_answers_as_the_env_file_says(house: House
 
 
 def test_the_engine_finds_it_healthy(house: House) -> None:
-    deadline = time.monotonic() + 40
-    while (status := house.inspect(".State.Health.Status")) == "starting" and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert status == "healthy"
+    until(lambda: house.inspect(".State.Health.Status") == "healthy", lambda: house.inspect("json .State.Health"), 40)
 
 
 def test_the_service_runs_as_the_owner_of_assets_and_can_write_there(house: House) -> None:
@@ -166,7 +68,7 @@ def test_the_image_alone_is_not_root_and_holds_no_env_file_key_or_test(house: Ho
         run("docker", "rmi", "--force", name)
     assert "/app/app.py" in files
     assert "/app/assets/certificates/russian_trusted_root_ca.pem" in files
-    forbidden = ("/.git", "/tests/", "/assets/env", "/.env", ".key", "/docs/", "/.venv/")
+    forbidden = ("/.git", "/tests/", "/assets/env", "/.env", ".key", "/app/docs/", "/.venv/")
     assert [file for file in files if any(f in file for f in forbidden) and file != "/app/assets/env_example.txt"] == []
 
 
@@ -231,6 +133,22 @@ def test_sigterm_stops_it_with_exit_code_0(house: House) -> None:
     house.wait_until_it_answers()
 
 
+def test_docker_stop_waits_until_who_stands_in_line_is_answered(house: House) -> None:
+    """Nobody who came before it fails, and the engine need not kill."""
+    house.set(EXT_API_RPM="60")
+    succeed("./run.sh", cwd=house.path)
+    try:
+        with ThreadPoolExecutor(4) as callers:
+            asked = [callers.submit(house.ask, "2 + 3?") for _ in range(4)]
+            until(lambda: house.get("/")["info"]["lane"]["waiting"] >= 2, lambda: house.get("/"))
+            succeed("docker", "stop", house.name)
+            assert [one.result() for one in asked] == [200] * 4
+        assert house.inspect(".State.ExitCode") == "0"
+    finally:
+        house.set(EXT_API_RPM="")
+        succeed("./run.sh", cwd=house.path)
+
+
 @pytest.mark.skipif(not IS_ROOT, reason="only root can own the checkout of root")
 def test_assets_of_root_are_given_to_the_user_of_the_image(house: House) -> None:
     house.give_assets_to(0)
@@ -250,45 +168,12 @@ def test_assets_of_root_are_given_to_the_user_of_the_image(house: House) -> None
 def test_compose_brings_it_up_and_takes_it_down(make_house: Callable[[], House]) -> None:
     """Compose takes the port and name from .env, the service its settings from assets/env and .env."""
     house = make_house()
-    (house.path / ".env").write_text(
-        f"PORT={house.port}  # the port\n"
-        f"PROXY_CONTAINER={house.name}\n"
-        f"RUN_AS={OWNER}:{OWNER}\n"
-        "APP_NAME=composed  # a comment\n"
-    )
-    compose = ("docker", "compose", "--project-name", house.name)
-    try:
-        succeed(*compose, "up", "--detach", "--build", "--wait", cwd=house.path)
+    with composed(house, PORT=f"{house.port}  # the port", APP_NAME="composed  # a comment") as compose:
         assert house.get("/")["app"] == "composed"
         assert house.inspect(".State.Health.Status") == "healthy"
         assert house.inside("id", "-u").stdout.strip() == str(OWNER)
         assert house.inside("sh", "-c", "echo it >/app/assets/written").returncode == 0
         assert (house.path / "assets/written").stat().st_uid == OWNER
-        succeed(*compose, "stop", cwd=house.path)
+        compose("stop")
         assert house.inspect(".State.ExitCode") == "0"
-    finally:
-        run(*compose, "down", "--remove-orphans", cwd=house.path)
     assert run("docker", "container", "inspect", house.name).returncode != 0
-
-
-def test_the_profile_replicas_is_one_service_at_the_same_address(make_house: Callable[[], House]) -> None:
-    """nginx, three replicas that Redis knows of, and no single container; one that is killed costs no request."""
-    house = make_house()
-    (house.path / ".env").write_text(
-        f"PORT={house.port}\nPROXY_CONTAINER={house.name}\nRUN_AS={OWNER}:{OWNER}\nAPP_NAME=composed\n"
-    )
-    compose = ("docker", "compose", "--project-name", house.name, "--profile", "replicas")
-    try:
-        succeed(*compose, "up", "--detach", "--build", "--wait", "nginx", cwd=house.path)
-        house.wait_until_it_answers()
-        assert succeed(*compose, "ps", "--services", cwd=house.path).split() == ["nginx", "redis", "replica"]
-        replicas = succeed(*compose, "ps", "--quiet", "replica", cwd=house.path).split()
-        assert len(replicas) == 3
-        redis = (*compose, "exec", "-T", "redis", "redis-cli")
-        (key,) = succeed(*redis, "keys", "gigachat-proxy:*:replicas", cwd=house.path).split()
-        assert succeed(*redis, "zcard", key, cwd=house.path) == "3"
-        assert house.get("/ready") == {"status": "ready", "trouble": None}
-        succeed("docker", "kill", replicas[0])
-        assert [house.get("/")["app"] for _ in range(6)] == ["composed"] * 6
-    finally:
-        run(*compose, "down", "--remove-orphans", cwd=house.path)
