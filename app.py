@@ -14,65 +14,38 @@ from functools import partial
 from pathlib import Path
 
 try:
-    import orjson
     from aiohttp import web
     from pydantic import SecretStr
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed: `make run` installs and starts all, or pip install -r requirements.txt")
 
 from proxy import settings as knobs
-from proxy.accepting import Accepting
-from proxy.admins import OPERATOR, Admins
+from proxy.admins import OPERATOR
+from proxy.application import Parts, application
 from proxy.attachments import Attachments
-from proxy.batches_edge import BatchesEdge
-from proxy.belongings import EVERYBODYS, Belongings
-from proxy.browsers import Browsers, is_loopback
-from proxy.callers import Callers
-from proxy.completions import Completions
+from proxy.browsers import is_loopback
 from proxy.connector import Connector, ConnectorError, load_connector
-from proxy.dashboard import Dashboard
-from proxy.delivery import Delivery
-from proxy.dialects.language_model_chat import LanguageModelChat
-from proxy.dialects.native import Native
-from proxy.dialects.openai import Options
-from proxy.dialects.openai.options import IMAGE_LINK
 from proxy.dialects.steering import lane_of
-from proxy.docs import Docs
-from proxy.durable import Durable
 from proxy.errors import CredentialMissing, PassedRefused
 from proxy.fetching import Fetching
-from proxy.following import Following
-from proxy.guard import Guard, explained
 from proxy.heartbeat import Heartbeat
-from proxy.idempotency import Idempotency
-from proxy.jobs import Room
 from proxy.jobs.store import Store
-from proxy.jobs_edge import JobsEdge
-from proxy.journal import Listener, Secrets, journal_of, log_file_of
-from proxy.kept_files import KeptFiles
+from proxy.journal import Secrets, journal_of, log_file_of
 from proxy.lanes import Account, Lane, Lanes
 from proxy.limits.making import Engine, limits_of
 from proxy.line import Line
 from proxy.metrics import PASSED, Metrics
-from proxy.openai_edge import OpenAIEdge
 from proxy.operators import jobs
 from proxy.operators.steering import COMMANDS as STEERING
 from proxy.operators.steering import overridden
 from proxy.overview import About, Overview
-from proxy.owners import Ownership, owners_of
+from proxy.owners import owners_of
 from proxy.passed import PassedCredential
 from proxy.public_hosts import PublicHosts
-from proxy.readiness import Readiness, disks_of, token_of
-from proxy.reception import Reception
-from proxy.replay import Replay
 from proxy.request import Story
-from proxy.routes import Table
-from proxy.scrape import Jobs, Scrape
-from proxy.serving import Edge
 from proxy.settings import Settings, SettingsError
 from proxy.steering import Steering
-from proxy.steering_edge import SteeringEdge
-from proxy.watching import Watching
+from proxy.tracing import Tracing
 from proxy.work import Work, store_of
 from proxy_request import ProxyQueue, default_connector
 
@@ -133,49 +106,66 @@ async def serving(settings: Settings, assets: Path | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         settings, connector, is_sandbox = await opened(settings, stack)
         stack.push_async_callback(shut, connector)
-        metrics = Metrics({OPERATOR, *settings.proxy_api_keys}, Secrets(settings).hidden)
-        overview = Overview(metrics.sends, About(settings.app_name, VERSION, is_sandbox))
-        engine = await stack.enter_async_context(limits_of(settings, assets))
-        make = Lines(settings, engine, metrics, overview)
-        main = Lane("main", connector, make.line(connector, settings.rpm, settings.concurrency))
-        stack.push_async_callback(main.line.close)
-        others = await other_lanes(settings, main, make, stack)
-        lanes = Lanes(main, partial(make.opened_lane, connector), others=others, most=settings.lanes_max)
-        stack.push_async_callback(lanes.close)
-        steering = Steering(lanes, engine.audit)
-        stack.push_async_callback(steering.close)
-        await steering.settled()
-        listeners = await stack.enter_async_context(journal_of(settings))
-        owners = await stack.enter_async_context(owners_of(assets, has_keys=bool(settings.proxy_api_keys)))
-        heartbeat = Heartbeat(settings.heartbeat_interval)
-        stack.callback(heartbeat.close)
-        attachments = attachments_of(settings)
-        stack.push_async_callback(attachments.close)
         found = await stack.enter_async_context(store_of(settings, assets))
         store, no_jobs = (None, found) if isinstance(found, str) else (found, "")
-        app, work = application(
-            settings, lanes, steering, heartbeat, owners, attachments, store, metrics, overview, listeners
-        )
+        parts = await parts_of(settings, connector, assets, store, stack, is_sandbox=is_sandbox)
+        lanes, overview = parts.lanes, parts.overview
+        app, work = application(parts)
         stack.push_async_callback(work.close)
         overview.start(lanes, store)
-        runner = web.AppRunner(
-            app,
-            handler_cancellation=True,  # a caller who leaves takes its request along
-            access_log=None,
-            shutdown_timeout=max(CUT_OFF, farewell / 2),  # it waits twice so long
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await listen(runner, settings)
+        url = await listen(app, settings, farewell, stack)
         # The last callback is the first to run: the socket stays open, so that newcomers are told to come back.
         stack.push_async_callback(lanes.drain, settings.drain_timeout - farewell)
         work.start()
         stack.push_async_callback(work.stop)
-        yield Service(url_of(settings.host, runner), settings, lanes, work, overview, is_sandbox, no_jobs)
+        yield Service(url, settings, lanes, work, overview, is_sandbox, no_jobs)
         log.info(
             "stopping: what waits is served for up to %g s, newcomers get 503; a second signal stops at once",
             settings.drain_timeout,
         )
+
+
+async def parts_of(
+    settings: Settings,
+    connector: Connector,
+    assets: Path | None,
+    store: Store | None,
+    stack: AsyncExitStack,
+    *,
+    is_sandbox: bool,
+) -> Parts:
+    """What must stand before requests are let in; `stack` ends it."""
+    tracing = await stack.enter_async_context(tracing_of(settings))
+    metrics = Metrics({OPERATOR, *settings.proxy_api_keys}, Secrets(settings).hidden)
+    engine = await stack.enter_async_context(limits_of(settings, assets))
+    overview = Overview(About(settings.app_name, VERSION, is_sandbox), engine.fleet(account_of(connector)))
+    make = Lines(settings, engine, metrics, overview)
+    main = Lane("main", connector, make.line(connector, settings.rpm, settings.concurrency))
+    stack.push_async_callback(main.line.close)
+    others = await other_lanes(settings, main, make, stack)
+    lanes = Lanes(main, partial(make.opened_lane, connector), others=others, most=settings.lanes_max)
+    stack.push_async_callback(lanes.close)
+    steering = Steering(lanes, engine.audit)
+    stack.push_async_callback(steering.close)
+    await steering.settled()
+    heartbeat = Heartbeat(settings.heartbeat_interval)
+    stack.callback(heartbeat.close)
+    attachments = attachments_of(settings)
+    stack.push_async_callback(attachments.close)
+    return Parts(
+        settings=settings,
+        version=VERSION,
+        lanes=lanes,
+        steering=steering,
+        heartbeat=heartbeat,
+        owners=await stack.enter_async_context(owners_of(assets, has_keys=bool(settings.proxy_api_keys))),
+        attachments=attachments,
+        store=store,
+        metrics=metrics,
+        overview=overview,
+        tracing=tracing,
+        listeners=await stack.enter_async_context(journal_of(settings)),
+    )
 
 
 class Lines:
@@ -198,16 +188,16 @@ class Lines:
     ) -> ProxyQueue:
         """A line at work, of a lane that metrics call so. It sends nothing in the first `rest` seconds."""
         settings = self._settings
-        name = f"{connector.name}-{connector.account()}"
-        limits = self._engine.limits(name, rpm=rpm or None, concurrency=concurrency or None, rest=rest)
+        limits = self._engine.limits(account_of(connector), rpm=rpm or None, concurrency=concurrency or None, rest=rest)
         metrics = self._metrics.of_lane(lane, limits.state)
+        overview = self._overview.of_lane(lane)
         line = ProxyQueue(
             [Account(connector, limits)],
             size=settings.ext_queue_size,
             call_timeout=settings.exp_resp_timeout,
             retries=settings.ext_retries,
-            listeners=[metrics, *listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
-            observers=[metrics, self._overview],
+            listeners=[metrics, overview, *listeners, *([log_story] if log.isEnabledFor(logging.INFO) else [])],
+            observers=[metrics, overview],
         )
         line.start()
         return line
@@ -225,6 +215,11 @@ class Lines:
         concurrency = self._settings.concurrency_of(credential)
         line = self.line(connector, self._settings.rpm, concurrency, listen, rest=rest, lane=PASSED)
         return Lane(name, connector, line)
+
+
+def account_of(connector: Connector) -> str:
+    """What all replicas call its account; it tells nobody anything."""
+    return f"{connector.name}-{connector.account()}"
 
 
 async def other_lanes(settings: Settings, main: Lane, make: Lines, stack: AsyncExitStack) -> dict[str, Lane]:
@@ -287,11 +282,21 @@ async def sandboxed(settings: Settings, stack: AsyncExitStack) -> Settings:
     )
 
 
-async def listen(runner: web.AppRunner, settings: Settings) -> None:
+async def listen(app: web.Application, settings: Settings, farewell: float, stack: AsyncExitStack) -> str:
+    """Let requests in; at the end the last answers have `farewell` seconds. Returns the URL. Raises CannotListen."""
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,  # a caller who leaves takes its request along
+        access_log=None,
+        shutdown_timeout=max(CUT_OFF, farewell / 2),  # it waits twice so long
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
     try:
         await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
     except OSError as error:
         raise CannotListen(why_not_listening(settings, error)) from error
+    return url_of(settings.host, runner)
 
 
 def why_not_listening(settings: Settings, error: OSError) -> str:
@@ -304,6 +309,20 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
         f"cannot listen on HOST={host}, PORT={port} ({error.strerror or error}): HOST must be an address of this "
         "machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
     )
+
+
+@asynccontextmanager
+async def tracing_of(settings: Settings) -> AsyncIterator[Tracing]:
+    """Who follows requests: nobody unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Raises SettingsError."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        yield Tracing()
+        return
+    from proxy.collector import tracer_of  # whoever does not ask for traces need not load their library
+    from proxy.spans import Spans
+
+    hidden = Secrets(settings).hidden
+    async with tracer_of(settings, VERSION, hidden) as tracer:
+        yield Spans(tracer, {OPERATOR, *settings.proxy_api_keys}, hidden)
 
 
 async def shut(connector: Connector) -> None:
@@ -320,123 +339,11 @@ def attachments_of(settings: Settings) -> Attachments:
     return Attachments(fetching, deletes=settings.delete_attachments)
 
 
-def options_of(settings: Settings) -> Options:
-    """The settings that matter to the translation of OpenAI's requests."""
-    is_native = settings.gpt2giga_structured_output_mode == "native"
-    return Options(
-        default_model=settings.gigachat_model,
-        default_embeddings=settings.gpt2giga_embeddings,
-        pass_model=settings.gpt2giga_pass_model,
-        model_map=settings.model_map,
-        structured_output="native" if is_native else "function",
-        json_repairs=settings.json_repairs,
-        enable_images=settings.gpt2giga_enable_images,
-        dimensions=settings.embeddings_dimensions,
-        image_link=IMAGE_LINK if settings.generated_images == "link" else None,
-    )
-
-
-def application(
-    settings: Settings,
-    lanes: Lanes,
-    steering: Steering,
-    heartbeat: Heartbeat,
-    owners: Ownership,
-    attachments: Attachments,
-    store: Store | None,
-    metrics: Metrics,
-    overview: Overview,
-    listeners: Sequence[Listener] = (),
-) -> tuple[web.Application, Work]:
-    """What serves requests, and what runs jobs as requests from within."""
-    keys = {name: key.get_secret_value() for name, key in settings.proxy_api_keys.items()}
-    if keys and settings.admin_api_key:
-        keys = {OPERATOR: settings.admin_api_key.get_secret_value(), **keys}  # the operator may call, too
-    has_issued = lanes.has_issued if settings.gpt2giga_pass_token else None
-    callers = Callers(keys, settings.trusted_proxies, has_issued=has_issued)
-    browsers = Browsers(settings.host, settings.cors_origins, has_keys=bool(keys), is_proxy=callers.is_proxy)
-    table = Table(Native(settings.app_name), LanguageModelChat(settings.lmc_system or ""))
-    belongings = Belongings(owners, is_sole=len(settings.proxy_api_keys) == 1) if keys else EVERYBODYS
-    delivery = Delivery(settings, heartbeat, explained)
-    reception = Reception(settings, lanes, callers)
-    edge = Edge(lanes, callers, reception, delivery, belongings)
-    options = options_of(settings)
-    completions = Completions(options, reception, delivery, attachments, edge.belongings_for)
-    guard = Guard(
-        table.dialect_for,
-        callers,
-        browsers,
-        listeners=[metrics, overview, *listeners],
-        keeps_bodies=settings.log_level == "DEBUG",
-    )
-    app = web.Application(client_max_size=settings.max_body_bytes)
-    if settings.cors_origins:
-        app.on_response_prepare.append(browsers.label)
-    replay = Replay(app.router, guard)
-    work = Work(settings, store, replay.serve)
-    accepting = Accepting(settings, reception, work, replay.rehearse)
-    jobs_edge = JobsEdge(accepting, delivery, work, lanes.main.line)
-    key = settings.admin_api_key
-    admins = Admins(key.get_secret_value() if key else None, callers, settings.host)
-    watching = watching_of(settings, lanes, store, metrics, delivery, admins)
-    app.on_cleanup.append(watching.close)
-    following = Following(delivery)
-    app.on_shutdown.append(following.stop)
-    once = Idempotency(settings, accepting, reception, work, following, table.dialect_for)
-    kept_files = KeptFiles(work, has_keys=bool(keys))
-    openai = OpenAIEdge(options, edge, completions, reception, delivery, kept_files)
-    batches = BatchesEdge(work, reception, delivery, has_keys=bool(keys))
-    app.middlewares.append(guard.middleware(Durable(jobs_edge.accept, once).operation))
-    steered = SteeringEdge(steering, lanes, callers, admins, delivery, work)
-    app.on_shutdown.append(overview.stop)
-    dashboard = Dashboard(knobs.ASSETS / "dashboard", overview, admins)
-    docs = Docs(knobs.ASSETS / "docs", lambda: described(settings, lanes.main.connector.dialect, routes))
-    routes = table.routes(edge, openai, batches, jobs_edge, watching, steered, dashboard, docs)
-    app.add_routes(routes)
-    return app, work
-
-
-def described(settings: Settings, dialect: str, routes: Sequence[web.RouteDef]) -> bytes:
-    """The API description of what is served."""
-    from proxy.openapi import About as Subject  # whoever never asks for it need not load it
-    from proxy.openapi import document, routes_of
-
-    keys, admin = bool(settings.proxy_api_keys), settings.admin_api_key is not None
-    subject = Subject(settings.app_name, VERSION, keys, has_operator=admin, dialect=dialect)
-    return orjson.dumps(document(subject, routes_of(routes)))
-
-
-def watching_of(
-    settings: Settings,
-    lanes: Lanes,
-    store: Store | None,
-    metrics: Metrics,
-    delivery: Delivery,
-    admins: Admins,
-) -> Watching:
-    """What tells how the service is, to those who may know."""
-    readiness = Readiness(lanes.main.line, [token_of(lanes.main.connector), disks_of(files_of(settings, store))])
-    about = {"version": VERSION, "connector": lanes.main.connector.name}
-    room = Room(settings.jobs_max, settings.jobs_max_bytes)
-    jobs = None if store is None else Jobs(store.jobs, room)
-    scrape = Scrape(metrics, lanes, readiness, jobs, about=about, has_redis=settings.redis_url is not None)
-    return Watching(delivery, readiness, scrape, admins)
-
-
-def files_of(settings: Settings, store: Store | None) -> dict[str, Path]:
-    """What must be written while the service serves, by its settings."""
-    journal = settings.requests_log_file
-    files = {} if journal is None else {"REQUESTS_LOG_FILE": journal}
-    if store is not None and "://" not in store.where:
-        files["JOBS_URL"] = Path(store.where)
-    return files
-
-
 def log_story(story: Story) -> None:
     """One line a request in the log."""
     log.info(
         "request %s of %s: %s, waited %.3f s, took %.3f s, attempts %d",
-        story.id,
+        f"{story.id} (trace {story.trace})" if story.trace else story.id,
         story.caller,
         f"{story.status} {story.error}".rstrip() if story.status else "its caller left",
         story.waited,

@@ -130,6 +130,11 @@ async def list_models() -> dict[str, Any]:
     return await default_account().list_models()
 
 
+async def get_balance() -> dict[str, Any]:
+    """The tokens that are left, by package. Raises UpstreamError: accounts that pay afterwards have none (403)."""
+    return await default_account().get_balance()
+
+
 def open_connector(credential: PassedCredential) -> "Account":
     """The account of a credential that a caller brought along. Asks nobody."""
     return default_account().beside(credential)
@@ -302,6 +307,11 @@ class Account:
     async def list_models(self) -> dict[str, Any]:
         return await self._models.answer()
 
+    async def get_balance(self) -> dict[str, Any]:
+        told = decoded(await self._read("GET", "/balance", PLAIN)).get("balance")
+        packages = told if isinstance(told, list) else []
+        return {each["usage"]: each["value"] for each in packages if is_package(each)}
+
     async def get_info(self) -> dict[str, Any]:
         return {
             "default-model": self._chosen.gigachat_model,
@@ -367,6 +377,11 @@ class Account:
         if VERSIONED.search(base):
             base = VERSIONED.sub(f"/{version}", base)
         return URL(base + path + (f"?{query}" if query else ""), encoded=True)
+
+
+def is_package(told: object) -> bool:
+    """Whether it is what the API says of one package: `{"usage": "GigaChat", "value": 900000}`."""
+    return isinstance(told, dict) and isinstance(told.get("usage"), str) and isinstance(told.get("value"), int | float)
 
 
 def brings_own_model(body: dict[str, Any]) -> bool:

@@ -18,12 +18,12 @@ from typing import Any
 from proxy.attempt import Attempt, Flights, Observer
 from proxy.clock import Clock
 from proxy.connector import Chunk, Connector, closing, from_functions, importing
-from proxy.errors import LineFull, ProxyError, Stopping, UpstreamError, WaitTooLong
+from proxy.errors import DeadlineExpired, LineFull, ProxyError, Stopping, UpstreamError, WaitTooLong
 from proxy.estimate import Lanewide, eta
 from proxy.fair_queue import FairQueue
 from proxy.lanes import Account
 from proxy.limits import Permit, Usage
-from proxy.line import Call, LaneState
+from proxy.line import HELD, Call, LaneState
 from proxy.places import Places
 from proxy.promises import Promises
 from proxy.request import ProxyRequest, Story, Turn, told
@@ -255,7 +255,8 @@ class ProxyQueue:
             return
         status, error = told(end)
         took = self._clock.now() - request.arrived
-        story = Story(request.id, request.caller, status, request.waited, took, request.attempts, error, request.usage)
+        known = (request.waited, took, request.attempts, error, request.usage, request.trail.id)
+        story = Story(request.id, request.caller, status, *known)
         for listener in self._listeners:
             try:
                 listener(story)
@@ -311,13 +312,17 @@ class ProxyQueue:
         expiry = self._clock.call_at(request.deadline, request.expire)
         try:
             turn = await request.expect_turn()
-        except BaseException:
+        except BaseException as end:
             self._line.remove(request)
             request.forgo_turn()
+            if isinstance(end, DeadlineExpired) and self._limits().is_held:
+                raise DeadlineExpired(f"{end}: {HELD}") from None
             raise
         finally:
             expiry.cancel()
-            request.waited += self._clock.now() - since
+            waited = self._clock.now() - since
+            request.waited += waited
+            request.trail.waited(waited, request.position)
         return turn
 
     async def _attempt(self, request: ProxyRequest, turn: Turn) -> AsyncGenerator[Chunk, None]:

@@ -13,6 +13,7 @@
 | jobs_kill  | what becomes of accepted jobs when the service is killed again and again, or one of its replicas |
 | jobs_batch | how long live requests wait before a batch of 50,000 lines, and what such a batch weighs         |
 | replicas   | how even one pace is that several replicas keep through Redis, also when one or Redis dies      |
+| traced     | what traces of every request, or of one in a hundred, cost in throughput                         |
 
 Everything runs on loopback, in processes of its own: the service (`service`), the comparisons (`bare`, `gpt2giga`),
 the API (`upstream`) and the callers (`load`). Ratios are taken within one run, of alternating rounds, so that they hold

@@ -11,6 +11,7 @@ from benchmarks import (
     sdk,
     startup,
     throughput,
+    traced,
     waiting,
     watched,
 )
@@ -19,5 +20,5 @@ from benchmarks.report import command
 if __name__ == "__main__":
     command(
         *(throughput.run, pacing.run, waiting.run, startup.run, client.run, sdk.run, peer.run),
-        *(jobs.run, jobs_kill.run, jobs_batch.run, replicas.run, watched.run),
+        *(jobs.run, jobs_kill.run, jobs_batch.run, replicas.run, watched.run, traced.run),
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -48,7 +49,8 @@ def owner_of(note: Note, *, has_keys: bool) -> str:
 
 def kept_headers(request: web.Request) -> dict[str, str]:
     """Those that matter when it is run; no credential is among them."""
-    return {name: value for name, value in to_the_api(request.headers.items()) if not SECRET.search(name)}
+    kept = {name: value for name, value in to_the_api(request.headers.items()) if not SECRET.search(name)}
+    return {**kept, **request[NOTE].trace.headers}
 
 
 def check_query(path: str) -> None:
@@ -100,36 +102,33 @@ class Accepting:
         """The job that a request becomes. Raises BadRequest, and what it would be refused with."""
         self._reception.patience(request)  # a job has none, but a wrong one is told
         owner = self.owner(request)
-        check_query(request.raw_path)
-        job = Job(
-            caller=owner,
-            operation=OPERATION,
-            dialect=request[NOTE].dialect,
-            path=request.raw_path,
+        return await self._rehearsed(
+            owner,
+            request.raw_path,
             headers=kept_headers(request),
             body=await self._reception.body(request),
             priority=self._reception.priority(request.headers),
             keep=self._settings.jobs_keep,
         )
-        await self._rehearse(job)
-        return job
 
     async def wanted(self, request: web.Request) -> Job:
         """The job that a body of `POST /jobs` asks for. Raises BadRequest, and what it would be refused with."""
         owner, keep = self.owner(request), self._settings.jobs_keep
         wanted = Wanted.read(parsed(await self._reception.body(request)), longest_keep=keep)
-        check_query(wanted.path)
-        job = Job(
-            caller=owner,
-            operation=OPERATION,
-            dialect=request[NOTE].dialect,
-            path=wanted.path,
-            headers=wanted.headers,
+        return await self._rehearsed(
+            owner,
+            wanted.path,
+            headers={**wanted.headers, **request[NOTE].trace.headers},
             body=wanted.body,
             priority=self._reception.allowed(wanted.priority),
             webhook=None if wanted.webhook is None else self._work.webhooks.check(wanted.webhook),
             deadline=None if wanted.deadline is None else time.time() + wanted.deadline,
             keep=wanted.keep or keep,
         )
+
+    async def _rehearsed(self, owner: str, path: str, **known: Any) -> Job:
+        """A job of which is known in which dialect it is told, and for which lane it is."""
+        check_query(path)
+        job = Job(caller=owner, operation=OPERATION, dialect="", path=path, **known)
         note = await self._rehearse(job)
-        return replace(job, dialect=note.dialect)
+        return replace(job, dialect=note.dialect, upstream=note.upstream)

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from aiohttp import web
 
-from proxy.browsers import LOCAL_NAMES, is_address, is_loopback, name_of
+from proxy.browsers import LOCAL_NAMES, is_loopback, name_of
 from proxy.callers import Callers, as_sent, keys_in, parsed_address
 from proxy.clock import Clock
 from proxy.entry import NOTE
@@ -71,6 +71,10 @@ class Admins:
             await self._refuse(refusal)
         return False
 
+    def has_key(self, request: web.Request) -> bool:
+        """Whether it brought the operator's key."""
+        return self._is_key(keys_in(request.headers))
+
     async def check_reader(self, request: web.Request) -> None:
         """It may see numbers: whoever has a key, the operator's or a caller's, and this machine without one.
 
@@ -91,14 +95,13 @@ class Admins:
 
     def is_local(self, request: web.Request) -> bool:
         """It was sent on this machine, to this machine, and nothing passed it on."""
-        peer = parsed_address(request.remote or "")
-        if peer is None or not peer.is_loopback or self._callers.is_proxy(str(peer)):
+        peer, told = request.remote or "", request.headers
+        if not is_here(peer) or self._callers.is_proxy(peer):
             return False
-        told = request.headers
         host = name_of(told.get("Host", ""))
-        # nginx as it is out of the box leaves no other trace than this.
+        # Before 1.29.7 nginx leaves no other trace than this, as it is out of the box.
         is_passed_on = BETWEEN.search("\n".join(told).lower()) or told.get("Connection", "").lower() == "close"
-        return not is_passed_on and (host in LOCAL_NAMES or is_address(host))
+        return not is_passed_on and (host in LOCAL_NAMES or is_here(host))
 
     def _is_operators(self, request: web.Request, given: list[str]) -> bool:
         """By its key; where nobody is asked for any, by where it comes from."""
@@ -124,3 +127,9 @@ class Admins:
             finally:
                 self._refusing -= 1
         raise refusal
+
+
+def is_here(address: str) -> bool:
+    """It is one of this machine to itself."""
+    parsed = parsed_address(address)
+    return parsed is not None and parsed.is_loopback

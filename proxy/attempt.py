@@ -111,12 +111,13 @@ class Attempt:
     def __enter__(self) -> "Attempt":
         request, permit = self._request, self._permit
         request.attempts += 1
+        continued = request.trail.attempt(request.attempts)
         self._flights.began[request] = self._clock.now()
         self._set_timer()
         notes: dict[str, str] = {}
         request.noted = notes
         current_gate.set(permit)
-        passed_on.set({"X-Request-ID": request.id, **request.passed_on})
+        passed_on.set({"X-Request-ID": request.id, **request.passed_on, **continued})
         noted.set(notes)
         permit.on_sent = self._sent
         return self
@@ -126,8 +127,9 @@ class Attempt:
         self._permit.on_sent = None
         current_gate.set(None)
         began = self._flights.began.pop(self._request)
-        if self._flights.observers:
-            self._flights.tell(self._attempted(began, error))
+        told = self._attempted(began, error)
+        self._flights.tell(told)
+        self._request.trail.attempted(told.status, told.error, told.took, told.first_chunk)
 
     def _sent(self) -> None:
         """From here on the call counts."""

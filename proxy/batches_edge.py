@@ -51,7 +51,7 @@ class BatchesEdge:
         batch = batch_of(asked, id_for(request), owner)
         if (known := await store.batches.get(batch.id, caller=owner)) is None:
             await check_input(store, batch)
-            await accept(store, Order(batch, asked.life))
+            await accept(store, Order(batch, asked.life, request[NOTE].trace.headers))
             known = await store.batches.get(batch.id, caller=owner) or batch
         if sense_of(known) != sense_of(batch):
             raise KeyReused

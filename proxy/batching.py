@@ -45,6 +45,7 @@ from proxy.jobs.news import News
 from proxy.jobs.runner import TryLater
 from proxy.jobs.store import Store
 from proxy.line import Priority
+from proxy.tracing import NOTHING
 
 log = logging.getLogger("proxy.batching")
 
@@ -84,10 +85,14 @@ UNENDED = (State.QUEUED, State.RUNNING)
 
 
 class Order(NamedTuple):
-    """What the job of a batch says: the batch as it was asked for, and for how many seconds its files are kept."""
+    """What the job of a batch says: the batch as it was asked for, and for how many seconds its files are kept.
+
+    `origin` are the headers of the trace in which it was.
+    """
 
     batch: Batch
     life: float
+    origin: Mapping[str, str] = NOTHING
 
     def job(self) -> Job:
         told = {name: value for name, value in asdict(self.batch).items() if name in ASKED}
@@ -98,13 +103,14 @@ class Order(NamedTuple):
             operation=OPERATION,
             dialect=DIALECT,
             priority=Priority.HIGH,
+            headers=dict(self.origin),
             body=body,
         )
 
     @classmethod
     def of(cls, job: Job) -> "Order":
         told = json.loads(job.body)
-        return cls(Batch(**told["batch"]), told["life"])
+        return cls(Batch(**told["batch"]), told["life"], job.headers)
 
 
 #: Fields of a batch that its maker knows.
@@ -237,7 +243,7 @@ class Batching:
     async def _add_lines(self, order: Order, job: Job) -> None:
         """From where it was left. Raises NotFound, JobsFull, TryLater."""
         begun = int(job.progress or 0)
-        async with aclosing(self._lines(order.batch, begun)) as parts:
+        async with aclosing(self._lines(order, begun)) as parts:
             async for part in parts:
                 now = await self._now(order)
                 if now is None or now.state is not BatchState.IN_PROGRESS or left(now) <= 0:
@@ -342,15 +348,15 @@ class Batching:
             if text and not text.isspace():
                 yield number, text
 
-    async def _lines(self, batch: Batch, after: int) -> AsyncGenerator[list[Job], None]:
+    async def _lines(self, order: Order, after: int) -> AsyncGenerator[list[Job], None]:
         """The jobs that it consists of, behind the line of this number, some at a time."""
         part: list[Job] = []
         size = 0
-        async with aclosing(self._texts(batch)) as texts:
+        async with aclosing(self._texts(order.batch)) as texts:
             async for number, text in texts:
                 if number <= after:
                     continue
-                part.append(job_of(batch, number, text))
+                part.append(job_of(order.batch, number, text, order.origin))
                 size += len(text)
                 if len(part) >= AT_ONCE or size >= BYTES_AT_ONCE:
                     yield part
@@ -359,7 +365,7 @@ class Batching:
             yield part
 
 
-def job_of(batch: Batch, number: int, text: bytes) -> Job:
+def job_of(batch: Batch, number: int, text: bytes, origin: Mapping[str, str] = NOTHING) -> Job:
     """The job that a line is."""
     line = line_of(text, batch.endpoint)
     return Job(
@@ -368,7 +374,7 @@ def job_of(batch: Batch, number: int, text: bytes) -> Job:
         operation=REQUEST,
         dialect=ENDPOINTS[batch.endpoint],
         path=batch.endpoint,
-        headers=HEADERS,
+        headers={**HEADERS, **origin},
         body=line.body,
         priority=Priority.BATCH,
         batch=batch.id,

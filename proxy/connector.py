@@ -183,6 +183,14 @@ class Connector:
         """The API's list of models. Raises UpstreamError, NotFound."""
         return await self._asked("list_models", "names no models")
 
+    @property
+    def tells_balance(self) -> bool:
+        return hasattr(self.home, "get_balance")
+
+    async def balance(self) -> dict[str, Any]:
+        """What is left to spend, by what it is for. Raises UpstreamError, NotFound."""
+        return await self._asked("get_balance", "tells no balance")
+
     async def _asked(self, name: str, lack: str, *args: Any) -> dict[str, Any]:
         function = getattr(self.home, name, None)
         if function is None:

@@ -21,11 +21,11 @@ from multidict import CIMultiDict
 from proxy import sse
 from proxy.connector import Chunk
 from proxy.dialects import Dialect
-from proxy.entry import NOTE
+from proxy.entry import NOTE, Note
 from proxy.errors import PassedRefused, ProxyError, UpstreamError, upstream_message
 from proxy.forwarding import Headers, RawHead
 from proxy.heartbeat import Heartbeat, takes_102
-from proxy.line import Enrolled, Line
+from proxy.line import Enrolled, Line, eta_at
 from proxy.settings import Settings
 
 log = logging.getLogger("proxy.delivery")
@@ -75,7 +75,7 @@ class Delivery:
         async with aclosing(events), self.unbroken(dialect, request, response):
             event = await self.awaited(request, response, anext(events, None), progress)
             await begin(request, response, headers(request, EVENT_HEADERS))
-            while event is not None:
+            while event is not None and request.method != "HEAD":
                 await self.write(request, response, event)
                 event = await anext(events, None)
         return response
@@ -120,7 +120,8 @@ class Delivery:
             raise refusal
         request[NOTE].failed(refusal)
         status = refusal.upstream_status or refusal.status
-        return web.Response(status=status, body=refusal.body, headers=headers(request, {"Content-Type": JSON_TYPE}))
+        told = {"Content-Type": JSON_TYPE, **(refusal.headers if status == 401 else {})}
+        return web.Response(status=status, body=refusal.body, headers=headers(request, told))
 
     async def _head(
         self,
@@ -253,11 +254,18 @@ def goes_at_once(request: web.Request, data: bytes) -> bool:
 
 def progress(request: web.Request) -> str:
     """What a person who looks at the raw stream reads while it waits."""
-    if request[NOTE].enrolled is None:
+    return where(request[NOTE])
+
+
+def where(note: Note) -> str:
+    """Where a request waits, in words."""
+    if note.lane is None or note.enrolled is None:
         return "fetching what is attached"  # no call of it is in line yet
-    line, enrolled = in_line(request)
-    place = line.place(enrolled)
-    return f"queued position={place} eta={line.eta(place - 1):.1f}" if place else "in flight"
+    place = note.lane.line.place(note.enrolled)
+    if not place:
+        return "in flight"
+    eta = eta_at(note.lane.line, place)
+    return f"queued position={place} eta={'unknown' if eta is None else f'{eta:.1f}'}"
 
 
 async def break_off(dialect: Dialect, request: web.Request, response: web.StreamResponse, failure: ProxyError) -> None:

@@ -14,7 +14,7 @@ Values = Mapping[str, float]
 
 
 class Forecast(NamedTuple):
-    """How a line fares under these limits: seconds until all who wait are sent, how many of them will be too late.
+    """How a line fares under these limits: seconds until the last who waits is sent, how many will be too late.
 
     None: nobody knows, since it is paused.
     """
@@ -83,8 +83,10 @@ async def effect(line: Line, before: Values, after: Values) -> Effect:
 async def forecast(line: Line, values: Values, limits: Lanewide, waiting: int) -> Forecast:
     if limits.is_held:
         return Forecast(values, None, None)
+    if not waiting:
+        return Forecast(values, 0.0, 0)
     etas = partial(line.eta_by, limits=limits)
-    return Forecast(values, etas(waiting), await line.places.late(etas) if waiting else 0)
+    return Forecast(values, etas(waiting - 1), await line.places.late(etas))
 
 
 def under(limits: Lanewide, before: Values, after: Values) -> Lanewide:

@@ -16,9 +16,10 @@ from proxy.lanes import Lane
 from proxy.limits import Usage
 from proxy.line import Enrolled, Priority
 from proxy.passed import PassedCredential
+from proxy.tracing import UNTRACED, Trace
 
-#: What an id of a caller's own must look like to be echoed and passed on.
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+#: What an id of a caller's own must look like to be echoed and passed on. Dots alone mean another path in an address.
+REQUEST_ID = re.compile(r"(?!\.{1,2}\Z)[\x21-\x7e]{1,128}")
 
 
 class Entry(NamedTuple):
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     `route` is the pattern that its path has, "" if there is nothing there.
     `error` is the `code` of its `proxy.errors` kind. `waited` counts the time in line, `took` all until the last byte.
     `asked` and `answered` are the bodies, and are kept at LOG_LEVEL=DEBUG only.
+    `is_double`: it came from within, and the entry of its caller's own request tells all of it, so it does not count.
     """
 
     id: str
@@ -48,6 +50,8 @@ class Entry(NamedTuple):
     usage: Usage | None
     asked: bytes | None = None
     answered: bytes | None = None
+    trace: Trace = UNTRACED
+    is_double: bool = False
 
 
 class Within(NamedTuple):
@@ -93,6 +97,8 @@ class Note:
     passage: Passage = NOTHING
     within: Within | None = None
     failure: ProxyError | None = None
+    trace: Trace = UNTRACED
+    is_double: bool = False
 
     def failed(self, failure: ProxyError) -> None:
         self.status, self.error, self.failure = failure.status, failure.code, failure
@@ -128,7 +134,14 @@ class Note:
             usage=enrolled.usage if enrolled else None,
             asked=self.asked,
             answered=b"".join(self.heard or ()) if self.keeps_bodies else None,
+            trace=self.trace,
+            is_double=self.is_double,
         )
+
+    def take(self, within: "Note") -> None:
+        """What this one asked for was done by a request from within: tell all of it."""
+        self.operation, self.model = within.operation, within.model
+        self.lane, self.enrolled = within.lane, within.enrolled
 
 
 def route_of(request: web.Request) -> str:

@@ -370,6 +370,10 @@ class PassedRefused(CredentialRefused):
         return 401
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="the API", error="invalid_token"'}
+
+    @property
     def is_as_told(self) -> bool:
         return self.is_of_call
 

@@ -15,14 +15,15 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from proxy.accepting import request_id_of
-from proxy.delivery import Delivery, begin, headers
+from proxy.delivery import Delivery, begin, headers, where
 from proxy.dialects import Dialect
-from proxy.entry import NOTE
+from proxy.entry import NOTE, Note
 from proxy.errors import AnswerPending, Cancelled, ClaimOver, NoAnswer, Stopping, UpstreamError
 from proxy.jobs import Job, State
 from proxy.jobs.news import News
 from proxy.jobs.recording import Recording
-from proxy.jobs.runner import Run
+from proxy.jobs.run import Run
+from proxy.line import HELD
 from proxy.work import Work
 
 #: Seconds between two looks at whether a job that was elsewhere is under way here by now.
@@ -34,7 +35,8 @@ OF_THE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", 
 class Follower:
     """Waits for the answer of a job. Until the block is left it counts among those who do."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, note: Note) -> None:
+        self._note = note
         self._jobs = work.store.jobs
         self._runner = work.runner
         self._run: Run | None = None
@@ -49,6 +51,9 @@ class Follower:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._run is not None and self._run.untold is not None:
+            self._note.take(self._run.untold)
+            self._run.untold = None
         self._part()
         self._has_left = True
 
@@ -92,12 +97,15 @@ class Follower:
         while self._runner.run(id) in (None, self._spent) and not await news.next(GLANCE):
             pass
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits in a line of this process that operators have paused."""
+        return self._run is not None and self._run.is_held
+
     def progress(self, _: web.Request) -> str:
         """What a person who looks at the raw stream reads while it waits."""
-        run = self._run
-        if run is None:
-            return "under way"
-        return f"queued position={run.place} eta={run.eta:.1f}" if run.place else "in flight"
+        note = self._run.recording.note if self._run is not None else None
+        return "under way" if note is None else where(note)
 
 
 class Following:
@@ -117,7 +125,7 @@ class Following:
         """The answer of this job, which must have begun when the loop's time is `ends`. Raises ProxyError."""
         response = web.StreamResponse()
         async with self._delivery.unbroken(dialect, request, response):
-            async with self.patience(ends):
+            async with self.patience(ends, follower):
                 recording = await self._awaited(request, response, follower, id, is_stream)
             response = await self._told(dialect, request, response, recording)
         return response
@@ -131,8 +139,8 @@ class Following:
                 limit.reschedule(now)
 
     @asynccontextmanager
-    async def patience(self, ends: float) -> AsyncIterator[None]:
-        """A block that takes no longer than until the loop's time is `ends`.
+    async def patience(self, ends: float, follower: Follower) -> AsyncIterator[None]:
+        """A block of this one's wait, which takes no longer than until the loop's time is `ends`.
 
         Raises AnswerPending then, Stopping if the service stops before.
         """
@@ -146,8 +154,9 @@ class Following:
         except TimeoutError:
             if self._is_stopping:
                 raise Stopping(retry_after=1) from None
+            why = f": {HELD}" if follower.is_held else ""
             raise AnswerPending(
-                "no answer came in the time that this request may wait (X-Request-Timeout, RESP_TIMEOUT). "
+                f"no answer came in the time that this request may wait (X-Request-Timeout, RESP_TIMEOUT){why}. "
                 "It goes on: send it again with the same Idempotency-Key to get its answer",
                 retry_after=1,
             ) from None

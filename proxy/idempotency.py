@@ -63,8 +63,8 @@ class Idempotency:
         """The answer to the request that came first with its key. Raises BadRequest, KeyReused, JobsOff, Stopping."""
         ends = asyncio.get_running_loop().time() + self._reception.patience(request)
         asked = await self._asked(request)
-        with Follower(self._work) as follower:
-            async with self._following.patience(ends):
+        with Follower(self._work, request[NOTE]) as follower:
+            async with self._following.patience(ends, follower):
                 job = await self._begun(asked, follower)
             if is_final(job):
                 return again(request, job)

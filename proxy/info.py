@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -11,14 +12,17 @@ from aiohttp import web
 from proxy.connector import Connector
 from proxy.errors import PassedRefused, ProxyError
 from proxy.forwarding import RawCall
+from proxy.known import Known
 from proxy.lanes import Lane
-from proxy.line import Call, Enrolled, Priority
+from proxy.line import Call, Enrolled, Line, Priority
 
 log = logging.getLogger("proxy.info")
 
 #: Seconds for which a connector's word serves, and that one waits in line for a fresh one.
 AGE = 60.0
 PATIENCE = 2.0
+#: The same for what is left to spend: each answer costs a call.
+BALANCE_AGE = 600.0
 
 Info = dict[str, Any]
 
@@ -48,6 +52,34 @@ class Infos:
                 self._told[lane] = info, now
                 return info
         return await lane.connector.info()
+
+
+class Balances:
+    """What is left to spend in each lane, as its API told it at most BALANCE_AGE ago; {} where it tells nothing.
+
+    It is asked in line, behind all who wait there; whoever looks does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Lane, Known[Info]] = WeakKeyDictionary()
+
+    def of(self, lane: Lane) -> Info:
+        if not lane.connector.tells_balance:
+            return {}
+        if lane not in self._known:
+            # Not the lane itself, which must not be kept by what is known of it.
+            self._known[lane] = Known(partial(asked_balance, lane.line), {}, age=BALANCE_AGE)
+        known, state = self._known[lane], lane.line.state()
+        return known.last if state.is_stopping or state.limits.is_held else known.look()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(known.close() for known in self._known.values()))
+
+
+async def asked_balance(line: Line) -> Info:
+    """Raises ProxyError."""
+    turn = line.enrol(Connector.balance, patience=BALANCE_AGE, caller="proxy", priority=Priority.BATCH)
+    return cast(Info, await line.answer(turn))
 
 
 class Models:

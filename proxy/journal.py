@@ -1,6 +1,6 @@
 """What is kept on disk: REQUESTS_LOG_FILE, a JSON line for each request, and LOG_FILE, the ordinary log.
 
-Rule 1: every request has its line, also one that was refused or whose caller left; signs of life (`/health`) have none.
+Rule 1: every request has one line, also one that was refused or whose caller left; signs of life (`/health`) have none.
 Rule 2: no secret is in a line: no setting that is secret, nothing that has the name or the form of a key or a token.
 Rule 3: what people wrote is there at LOG_LEVEL=DEBUG only, and never on the screen.
 """
@@ -76,7 +76,7 @@ class Journal:
         self._known = lru_cache(1000)(self._text)
 
     def __call__(self, entry: Entry) -> None:
-        if entry.operation not in UNTOLD:
+        if entry.operation not in UNTOLD and not entry.is_double:
             self._write(orjson.dumps(self._line(entry), option=orjson.OPT_APPEND_NEWLINE))
 
     def _line(self, entry: Entry) -> dict[str, Any]:
@@ -98,6 +98,8 @@ class Journal:
             "tokens_in": entry.usage.prompt_tokens if entry.usage else None,
             "tokens_out": entry.usage.completion_tokens if entry.usage else None,
         }
+        if entry.trace.id:
+            line["trace"] = entry.trace.id
         bodies = {"request": entry.asked, "answer": entry.answered}
         return line | {name: self._body(body) for name, body in bodies.items() if body is not None}
 

@@ -32,6 +32,11 @@ class Known(Generic[T]):
         #: Whether it was ever answered, and whether the last answer failed to come.
         self.is_known = self.has_failed = False
 
+    @property
+    def last(self) -> T:
+        """Without having it asked for again."""
+        return self._value
+
     def look(self) -> T:
         """At once."""
         if self._asking is None and (self._asked_at is None or self._clock.now() - self._asked_at >= self._age):

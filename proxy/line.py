@@ -1,6 +1,7 @@
 """What the edge needs of a lane's line, which is `proxy_request.ProxyQueue`: the promises, and what it tells."""
 
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -10,9 +11,12 @@ from proxy.errors import ProxyError
 from proxy.estimate import Lanewide
 from proxy.limits import Usage
 from proxy.limits.overrides import Changes, Overrides
+from proxy.tracing import UNFOLLOWED, Trail
 
 #: Makes one attempt at an upstream: a coroutine for `Line.answer`, an async iterator of chunks for `Line.run`.
 Call = Callable[[Connector], Any]
+#: Why a wait was in vain, if that is why.
+HELD = "the line was paused by an operator"
 
 
 class Parsed(Protocol):
@@ -125,8 +129,11 @@ class Onlook(Protocol):
     async def waiting(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
         """How many wait, and the first of them; those between two attempts come last."""
 
-    def in_flight(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
+    async def in_flight(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
         """How many calls there are, and the oldest of them."""
+
+    async def callers(self) -> Counter[str]:
+        """How many wait, by caller."""
 
     async def with_id(self, id: str, seen: Seen) -> list[Standing]:
         """The requests of this id: a caller may give one to several, and a request may take several calls."""
@@ -151,6 +158,9 @@ class Helm(Protocol):
 
     async def override(self, changes: Changes) -> str:
         """See `Limits.override`."""
+
+    async def refresh(self) -> None:
+        """See `Limits.refresh`."""
 
     async def settled(self) -> None:
         """See `Limits.settled`."""
@@ -179,6 +189,7 @@ class Line(Protocol):
         passed_on: Mapping[str, str] | None = None,
         parsed: Parsed | None = None,
         model: str = "",
+        trail: Trail = UNFOLLOWED,
     ) -> Enrolled:
         """A request for `run`; it does not wait in line before that."""
 
@@ -221,3 +232,8 @@ class Line(Protocol):
         """Answer everybody who waits, at once, each with a failure of its own."""
 
     async def close(self) -> None: ...
+
+
+def eta_at(line: Line, place: int) -> float | None:
+    """Seconds until whoever has this place, from 1, is sent; None while operators hold the line: nobody knows."""
+    return None if line.state().limits.is_held else line.eta(place - 1)

@@ -79,13 +79,16 @@ class Metrics:
         return LaneMetrics(self, lane, look)
 
     def __call__(self, entry: Entry) -> None:
+        if entry.is_double:
+            return
         route, status = route_of(entry), LEFT_STATUS if entry.status is None else str(entry.status)
         method = entry.method if entry.method in METHODS else OTHER
         self.requests.add((route, method, entry.dialect, self.caller(entry.caller), status))
         if entry.operation not in UNTOLD:
             self.durations.add((route,), entry.took)
         if entry.status is None:
-            self.cancellations.add(("in_flight" if entry.attempts else "waiting",))
+            if entry.lane:  # else it only looked on, and there was nothing to cancel
+                self.cancellations.add(("in_flight" if entry.attempts else "waiting",))
         elif entry.error:
             self.errors.add((entry.error,))
         elif entry.model and entry.attempts:  # else anybody could make them up
@@ -110,6 +113,8 @@ class LaneMetrics:
         self._lane = (lane,)
         self._look = look
         self._sends = metrics.sends.setdefault(lane, Sends())
+        metrics.attempts.add((lane, "429"), 0)  # so that the first one is a rise
+        metrics.pauses.add((lane,), 0)
 
     def __call__(self, story: Story) -> None:
         metrics, usage = self._metrics, story.usage

@@ -1,17 +1,19 @@
 """The service at a glance, for the dashboard: how it is now, and how it was in the last hour.
 
-Rule 1: what happens is counted as it happens, by an addition or two; a point a second is kept of it.
+Rule 1: what happens is counted as it happens, by an addition or two; a sample a second is kept of it.
 Rule 2: what takes longer is made once a second for all who look, and not at all while nobody does.
 Rule 3: who reads slowly misses some of it and holds up nobody.
+Rule 4: nothing here waits for another service: what it takes time to find out is told when it is known.
 """
 
 import asyncio
 import logging
 import math
+import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,125 +21,95 @@ from aiohttp import web
 
 from proxy import sse
 from proxy.attempt import Attempted
+from proxy.dialects import dashboard as told
+from proxy.dialects.dashboard import About as About
 from proxy.entry import Entry
-from proxy.errors import ProxyError
-from proxy.jobs import State
-from proxy.jobs.batches import Batch
+from proxy.info import Balances
 from proxy.jobs.store import Store
+from proxy.known import Known
 from proxy.lanes import Lane, Lanes
-from proxy.limits.overrides import PAUSED
-from proxy.line import Standing
+from proxy.limits.fleet import Fleet, LaneReport, Report
+from proxy.metrics import PASSED
+from proxy.recent import HOUR, MINUTE, Hour, Sample, Tallies, Times
+from proxy.request import Story
 from proxy.series import Sends
 
 log = logging.getLogger("proxy.overview")
 
-#: Seconds of history, and over which times and shares are told.
-HOUR, FIVE_MINUTES, MINUTE = 3600, 300, 60
-#: Answers whose times are kept for the last minute, requests whose story is, those that are listed, and batches.
-TIMES, STORIES, LISTED, BATCHES = 2000, 50, 30, 8
-#: Seconds between two looks at the store of jobs.
-JOBS_AGE = 3.0
+#: Seconds over which the callers' shares are told.
+FIVE_MINUTES = 300
+#: Requests whose story is told, those that are listed while they wait, batches, lanes.
+STORIES, LISTED, BATCHES, LANES = 50, 30, 8, 20
+#: Seconds between two looks at the store of jobs, and that one is waited for.
+JOBS_AGE, PATIENCE = 3.0, 0.3
 #: Who left before it was answered.
 LEFT = "left"
 #: A part of the second: sleeping to a whole one may end a little early.
 TICK = 0.001
+#: Why a lane pauses: what the API answered to a call, to a request for a token, or to somebody else.
+CALL_REFUSED, TOKEN_REFUSED, ELSEWHERE = "upstream 429", "token 429", "429 elsewhere"
+#: Seconds for which a 429 is told though its pause is over, and by which it may come before its pause is known.
+SLACK = 2.0
 
 
-@dataclass(slots=True)
-class Sample:
-    """A second. Times are seconds, of the last minute; None: nothing was answered in it, or no pace is set."""
+class Looks(NamedTuple):
+    """What is told of jobs; None: there is no store, or it is away."""
 
-    t: int
-    waiting: int = 0
-    in_flight: int = 0
-    used: float | None = None
-    wait50: float | None = None
-    wait95: float | None = None
-    call50: float | None = None
-    call95: float | None = None
-    ok: int = 0
-    failed: int = 0
-    retried: int = 0
-
-
-#: What of the samples is drawn.
-DRAWN = ("t", "waiting", "in_flight", "used", "wait95", "call95", "ok", "failed", "retried")
-
-
-class Times:
-    """Durations of the last minute."""
-
-    def __init__(self) -> None:
-        self._known: deque[tuple[float, float]] = deque(maxlen=TIMES)
-
-    def add(self, seconds: float) -> None:
-        self._known.append((time.monotonic(), seconds))
-
-    def shares(self, *shares: float) -> list[float | None]:
-        """The durations below which these shares of all are."""
-        since = time.monotonic() - MINUTE
-        while self._known and self._known[0][0] < since:
-            self._known.popleft()
-        ordered = sorted(seconds for _, seconds in self._known)
-        if not ordered:
-            return [None] * len(shares)
-        return [round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 4) for share in shares]
-
-
-class Tallies:
-    """Counts by name, forgotten after a while."""
-
-    def __init__(self, seconds: int, parts: int) -> None:
-        self._part = seconds // parts
-        self._counts: deque[tuple[int, Counter[str]]] = deque(maxlen=parts)
-
-    def add(self, name: str) -> None:
-        part = int(time.monotonic()) // self._part
-        if not self._counts or self._counts[-1][0] != part:
-            self._counts.append((part, Counter()))
-        self._counts[-1][1][name] += 1
-
-    def all(self) -> Counter[str]:
-        oldest = int(time.monotonic()) // self._part - (self._counts.maxlen or 0)
-        return sum((counts for part, counts in self._counts if part > oldest), Counter())
-
-
-class About(NamedTuple):
-    """What does not change."""
-
-    name: str
-    version: str
-    is_sandbox: bool
-
-
-@dataclass
-class Looks:
-    """What is told of the jobs, looked at now and then."""
-
-    at: float = -math.inf
     jobs: Mapping[str, Any] | None = None
-    batches: Iterable[Mapping[str, Any]] = field(default_factory=tuple)
+    batches: Iterable[Mapping[str, Any]] = ()
+
+
+class LaneWatch:
+    """What happens in the lines of one lane: a listener and an observer of each."""
+
+    def __init__(self, overview: "Overview") -> None:
+        self._overview = overview
+        self.sends = Sends()
+        self.tokens = Tallies(HOUR, 60)
+        #: What the last 429 answered, and when it came (monotonic seconds).
+        self.refused = ELSEWHERE, -math.inf
+
+    def __call__(self, story: Story) -> None:
+        """A request has left the line."""
+        self._overview.retried(max(0, story.attempts - 1))
+        if story.usage is not None:
+            self.tokens.add("in", story.usage.prompt_tokens)
+            self.tokens.add("out", story.usage.completion_tokens)
+
+    def sent(self, at: float) -> None:
+        self.sends.add(at)
+
+    def attempted(self, attempt: Attempted) -> None:
+        """A call is over."""
+        if attempt.status == 429:
+            self.refused = TOKEN_REFUSED if attempt.took is None else CALL_REFUSED, time.monotonic()
+        elif attempt.status is not None and attempt.status < 400 and attempt.took is not None:
+            self._overview.called(attempt.took)
 
 
 class Overview:
-    """A listener of the edge and an observer of all lines.
+    """A listener of the edge; `of_lane` watches the lines.
 
     Args:
-        sends: by the name of a lane, what was sent there.
+        fleet: the replicas that share the main lane's account.
     """
 
-    def __init__(self, sends: Mapping[str, Sends], about: About) -> None:
-        self._sends = sends
+    def __init__(self, about: About, fleet: Fleet) -> None:
         self._about = about
+        self._fleet = fleet
         self._lanes: Lanes
-        self._store: Store | None = None
         self._started = time.time()
-        self._samples: deque[Sample] = deque(maxlen=HOUR)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._watches: dict[str, LaneWatch] = {}
+        #: When a lane of our own was last seen not to pause (monotonic seconds).
+        self._calm: dict[str, float] = {}
+        self._hour = Hour()
         self._running = Sample(int(time.time()))
         self._waits, self._calls = Times(), Times()
         self._statuses, self._callers = Tallies(HOUR, 60), Tallies(FIVE_MINUTES, 30)
         self._last: deque[Entry] = deque(maxlen=STORIES)
-        self._looks = Looks()
+        self._balances = Balances()
+        self._looks: Known[Looks] | None = None
         #: How many look.
         self.watchers = 0
         self._told = b""
@@ -149,8 +121,8 @@ class Overview:
 
     def __call__(self, entry: Entry) -> None:
         """A request is over."""
-        if not entry.lane:
-            return  # it never came to a line
+        if not entry.lane or entry.is_double:
+            return  # it never came to a line, or another entry tells of it
         self._last.appendleft(entry)
         self._callers.add(entry.caller)
         self._statuses.add(LEFT if entry.status is None else str(entry.status))
@@ -161,21 +133,27 @@ class Overview:
         else:
             self._running.failed += 1
 
-    def sent(self, at: float) -> None: ...
+    def of_lane(self, lane: str) -> LaneWatch:
+        """The listener and observer of a line; lines of one lane are watched together."""
+        if lane not in self._watches:
+            self._watches[lane] = LaneWatch(self)
+        return self._watches[lane]
 
-    def attempted(self, attempt: Attempted) -> None:
-        """A call is over."""
-        status = attempt.status
-        if status is not None and status < 400 and attempt.took is not None:
-            self._calls.add(attempt.took)
-        elif status in (None, 429) or (status or 0) >= 500:
-            self._running.retried += bool(attempt.error)
+    def retried(self, times: int) -> None:
+        self._running.retried += times
+
+    def called(self, seconds: float) -> None:
+        """The API has answered a call."""
+        self._calls.add(seconds)
 
     # -- start and stop
 
     def start(self, lanes: Lanes, store: Store | None) -> None:
-        """Begin to keep points. Without a store nothing is told of jobs."""
-        self._lanes, self._store = lanes, store
+        """Begin to keep samples. Without a store nothing is told of jobs."""
+        self._lanes = lanes
+        if store is not None:
+            self._looks = Known(lambda: looked(store), Looks(), age=JOBS_AGE)
+        self._fleet.start(self._report)
         self._beating = asyncio.create_task(self._beat())
 
     async def stop(self, app: web.Application) -> None:
@@ -185,12 +163,15 @@ class Overview:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
+            await asyncio.gather(self._fleet.close(), self._balances.close())
+        if self._looks is not None:
+            await self._looks.close()
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events: `history` once, then `now` every second."""
         self.watchers += 1
         try:
-            yield event("history", self._history())
+            yield event("history", self._hour.columns())
             while not self._is_over:
                 await self._news.wait()
                 if self._told:
@@ -217,138 +198,128 @@ class Overview:
 
     def _close_sample(self) -> None:
         sample, self._running = self._running, Sample(int(time.time()))
-        state = self._lanes.main.line.state()
+        reports = [self._report(), *self._others()]
+        lanes = [lane for report in reports for lane in report.lanes.values()]
         sample.t = self._running.t
-        sample.waiting, sample.in_flight = state.waiting, state.limits.in_flight
+        sample.waiting = sum(lane.waiting for lane in lanes)
+        sample.in_flight = sum(lane.in_flight for lane in lanes)
         sample.used = self._used(self._lanes.main)
         sample.wait50, sample.wait95 = self._waits.shares(0.5, 0.95)
         sample.call50, sample.call95 = self._calls.shares(0.5, 0.95)
-        self._samples.append(sample)
+        self._hour.add(sample)
+        for lane in self._own():
+            if not lane.line.state().limits.paused:
+                self._calm[lane.name] = time.monotonic()
+
+    # -- replicas
+
+    def _report(self) -> Report:
+        """What this process tells of itself. Callers' own accounts are told together."""
+        own = self._own()
+        named = {lane.name: [lane] for lane in own}
+        passed = [lane for lane in self._lanes.all() if lane not in own]
+        if passed:
+            named[PASSED] = passed
+        lanes = {name: self._lane_report(name, group) for name, group in named.items()}
+        return Report(self._name, round(time.time() - self._started, 3), lanes)
+
+    def _lane_report(self, name: str, lanes: Iterable[Lane]) -> LaneReport:
+        lines = [lane.line for lane in lanes if not lane.line.is_idle]  # of hundreds, a few are in use
+        waiting = sum(line.state().waiting for line in lines)
+        return LaneReport(waiting, sum(line.in_flight for line in lines), self.of_lane(name).sends.last_minute())
+
+    def _others(self) -> list[Report]:
+        return [each.report for each in self._fleet.others() if not each.is_silent]
+
+    def _own(self) -> list[Lane]:
+        return list(dict.fromkeys([self._lanes.main, *self._lanes.others.values()]))
 
     def _used(self, lane: Lane) -> float | None:
-        """The share of a lane's rate that was used in the last minute, or since the start."""
-        rpm, sends = lane.line.state().limits.rpm, self._sends.get(lane.name)
-        if rpm is None or sends is None:
+        """The share of a lane's rate that all replicas used in the last minute, or since the start."""
+        rpm = lane.line.state().limits.rpm
+        if rpm is None or lane.name not in self._watches:
             return None
-        age = min(MINUTE, max(1.0, time.time() - self._started))
-        return round(min(1.0, sends.last_minute() / max(1.0, rpm * age / MINUTE)), 4)
+        others = self._others()
+        sent = self._watches[lane.name].sends.last_minute()
+        sent += sum(report.lanes[lane.name].sent for report in others if lane.name in report.lanes)
+        age = max(time.time() - self._started, *(report.age for report in others), 1.0)
+        return round(min(1.0, sent / max(1.0, rpm * min(1.0, age / MINUTE))), 4)
 
     # -- what is told
 
-    def _history(self) -> dict[str, Any]:
-        return {name: [getattr(sample, name) for sample in self._samples] for name in DRAWN}
-
     async def _now(self) -> dict[str, Any]:
+        lanes = self._shown()
+        total, waiting = await self._waiting(lanes)
         main = self._lanes.main
-        total, first = await main.line.places.waiting(None, LISTED)
-        named = dict.fromkeys([main, *self._lanes.others.values()])
-        statuses, sample = self._statuses.all(), asdict(self._samples[-1])
         looks = await self._looked()
+        rpm, others = main.line.state().limits.rpm, self._fleet.others()
         return {
             "at": time.time(),
-            "app": {**about_told(self._about), "started": self._started, "replicas": main.line.state().limits.lines},
-            "lanes": [self._lane_told(lane) for lane in named],
-            "sample": sample,
-            "hour": self._hour(),
-            "callers": self._callers_told(first),
-            "statuses": statuses,
-            "waiting": {"total": total, "requests": [standing_told(each, main.name) for each in first]},
-            "last": [entry_told(entry) for entry in self._last],
+            "app": told.about_told(self._about, self._started),
+            "lanes": [self._lane_told(lane) for lane in lanes],
+            "replicas": told.replicas_told(self._report(), others, main.name, rpm),
+            "sample": {name: getattr(self._hour.last, name) for name in Sample.__slots__},
+            "hour": self._hour.sums,
+            "callers": told.callers_told(self._callers.all(), await self._waiting_by_caller(lanes)),
+            "statuses": self._statuses.all(),
+            "waiting": {"total": total, "requests": waiting},
+            "last": [told.entry_told(entry) for entry in self._last],
             "jobs": looks.jobs,
             "batches": looks.batches,
         }
 
-    def _hour(self) -> dict[str, int]:
-        return {name: sum(getattr(each, name) for each in self._samples) for name in ("ok", "failed", "retried")}
+    def _shown(self) -> list[Lane]:
+        """Our own, and of the callers' accounts those where most is going on."""
+        own = self._own()
+        passed = [lane for lane in self._lanes.all() if lane not in own]
+        passed.sort(key=lambda lane: (lane.line.is_idle, -lane.line.in_flight))
+        return [*own, *passed][:LANES]
 
-    def _lane_told(self, lane: Lane) -> dict[str, Any]:
-        state, helm = lane.line.state(), lane.line.steered
-        limits = state.limits
-        overrides = {name: each.value for name, each in helm.overrides.items() if name != PAUSED}
-        return {
-            "name": lane.name,
-            "connector": lane.connector.name,
-            "rpm": limits.rpm,
-            "concurrency": limits.concurrency,
-            "allowed": limits.allowed,
-            "timeout": overrides.get("timeout", helm.settings["timeout"]),
-            "size": state.size,
-            "waiting": state.waiting,
-            "in_flight": limits.in_flight,
-            "eta": round(state.eta, 3),
-            "used": self._used(lane),
-            "paused": round(limits.paused, 3),
-            "reason": "upstream 429",
-            "held": limits.is_held,
-            "trouble": lane.line.trouble,
-            "stopping": state.is_stopping,
-            "overrides": overrides,
-        }
-
-    def _callers_told(self, waiting: Iterable[Standing]) -> list[dict[str, Any]]:
-        answered, lined = self._callers.all(), Counter(each.caller for each in waiting)
-        total = max(1, answered.total())
-        names = [*dict(answered.most_common()), *(name for name in lined if name not in answered)]
-        return [
-            {"name": name, "share": answered[name] / total, "answered": answered[name], "waiting": lined[name]}
-            for name in names[:LISTED]
-        ]
+    async def _waiting(self, lanes: Iterable[Lane]) -> tuple[int, list[dict[str, Any]]]:
+        """How many wait, and those who go first."""
+        total, first = 0, []
+        for lane in lanes:
+            if not lane.line.is_idle:
+                number, standings = await lane.line.places.waiting(None, LISTED)
+                total += number
+                first += [told.standing_told(standing, lane) for standing in standings]
+        # Nobody knows when those of a lane that is held will go, nor those between two attempts.
+        first.sort(key=lambda each: (each["eta"] is None, each["eta"] or 0.0))
+        return total, first[:LISTED]
 
     async def _looked(self) -> Looks:
-        if self._store is None or time.monotonic() - self._looks.at < JOBS_AGE:
-            return self._looks
-        try:
-            batches = (await self._store.batches.list(caller=None, limit=BATCHES)).entries
-            state = await self._store.jobs.state()
-            self._looks = Looks(time.monotonic(), state._asdict(), [batch_told(batch) for batch in batches])
-        except ProxyError:  # the store is away, the lines are not
-            self._looks = Looks(time.monotonic())
-        return self._looks
+        if self._looks is None:
+            return Looks()
+        looks = await self._looks.found(PATIENCE)
+        return Looks() if self._looks.has_failed else looks
+
+    async def _waiting_by_caller(self, lanes: Iterable[Lane]) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for lane in lanes:
+            total.update(await lane.line.places.callers())
+        return total
+
+    def _lane_told(self, lane: Lane) -> dict[str, Any]:
+        is_own = lane.name in self._watches
+        watch = self.of_lane(lane.name if is_own else PASSED)
+        # What one of the callers' accounts spends is not counted by itself.
+        tokens = watch.tokens.all() if is_own else Counter[str]()
+        spending = told.Spending(self._used(lane), tokens, self._balances.of(lane) if is_own else {})
+        return told.lane_told(lane, spending, self._reason(lane, watch))
+
+    def _reason(self, lane: Lane, watch: LaneWatch) -> str | None:
+        """Why it pauses, or did a moment ago: short pauses would be missed."""
+        reason, at = watch.refused
+        if lane.line.state().limits.paused:
+            return reason if at >= self._calm.get(lane.name, 0.0) - SLACK else ELSEWHERE
+        return reason if lane.name in self._watches and at >= time.monotonic() - SLACK else None
 
 
-def event(name: str, told: Mapping[str, Any]) -> bytes:
-    return sse.encode(orjson.dumps(told), name.encode())
+async def looked(store: Store) -> Looks:
+    """Raises ProxyError: the store is away."""
+    batches = (await store.batches.list(caller=None, limit=BATCHES)).entries
+    return Looks((await store.jobs.state())._asdict(), [told.batch_told(batch) for batch in batches])
 
 
-def about_told(about: About) -> dict[str, Any]:
-    return {"name": about.name, "version": about.version, "sandbox": about.is_sandbox}
-
-
-def standing_told(standing: Standing, lane: str) -> dict[str, Any]:
-    return {
-        "id": standing.id,
-        "lane": lane,
-        "place": standing.place,
-        "caller": standing.caller,
-        "priority": standing.priority.name.lower(),
-        "model": standing.model[:100],
-        "waited": round(standing.waited, 3),
-        "eta": standing.eta and round(standing.eta, 3),
-        "attempts": standing.attempts,
-    }
-
-
-def entry_told(entry: Entry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "at": entry.at,
-        "caller": entry.caller,
-        "path": entry.path[:100],
-        "model": entry.model[:100],
-        "status": entry.status,
-        "error": entry.error,
-        "waited": round(entry.waited, 3),
-        "took": round(entry.took, 3),
-        "attempts": entry.attempts,
-    }
-
-
-def batch_told(batch: Batch) -> dict[str, Any]:
-    done = batch.ended.get(State.DONE, 0)
-    return {
-        "id": batch.id,
-        "state": batch.state,
-        "total": batch.total,
-        "done": done,
-        "failed": sum(batch.ended.values()) - done,
-    }
+def event(name: str, data: Mapping[str, Any]) -> bytes:
+    return sse.encode(orjson.dumps(data), name.encode())

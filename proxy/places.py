@@ -6,6 +6,7 @@ Rule 2: who is seen depends on who looks: a caller sees what is its own.
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -83,19 +84,26 @@ class Places:
             list(self._present),
             lambda request: request.is_waiting and request not in known and is_seen(request, seen),
         )
-        return len(found), self._standings(found[:limit])
+        return len(found), await self._standings(found[:limit])
 
-    def in_flight(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
+    async def in_flight(self, seen: Seen, limit: int) -> tuple[int, list[Standing]]:
         """How many calls there are, and the oldest of them."""
         calls = [request for request in self._flights.began if is_seen(request, seen)]
-        return len(calls), self._standings(calls[:limit])
+        return len(calls), await self._standings(calls[:limit])
+
+    async def callers(self) -> Counter[str]:
+        """How many wait, by caller."""
+        counts: Counter[str] = Counter()
+        async for piece in in_pieces(list(self._present)):
+            counts.update(request.caller for request in piece if request.is_waiting)
+        return counts
 
     async def with_id(self, id: str, seen: Seen) -> list[Standing]:
         """The requests of this id: a caller may give one to several, and a request may take several calls."""
         found = await self._found(id, seen)
         if any(request.is_waiting for request in found):
             await self.look()
-        return self._standings(found)
+        return await self._standings(found)
 
     async def late(self, etas: Callable[[int], float]) -> int:
         """How many wait who will be older than their deadlines by then."""
@@ -117,10 +125,12 @@ class Places:
     async def _found(self, id: str, seen: Seen) -> list[ProxyRequest]:
         return await sifted(list(self._present), lambda request: request.id == id and is_seen(request, seen))
 
-    def _standings(self, requests: Iterable[ProxyRequest]) -> list[Standing]:
+    async def _standings(self, requests: Iterable[ProxyRequest]) -> list[Standing]:
         """Of those that have not left while others were looked at."""
-        etas = self._etas()
-        return [self._standing(request, etas) for request in requests if request in self._present]
+        etas, standings = self._etas(), list[Standing]()
+        async for piece in in_pieces(requests):
+            standings += [self._standing(request, etas) for request in piece if request in self._present]
+        return standings
 
     def _standing(self, request: ProxyRequest, etas: Callable[[int], float]) -> Standing:
         now, began = self._clock.now(), self._flights.began.get(request)

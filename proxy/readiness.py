@@ -2,7 +2,8 @@
 
 Rule 1: a probe costs next to nothing: what takes time is found out in the background, at most once in AGE seconds, and
         a probe waits for it for PATIENCE at most.
-Rule 2: who would wait in line is served. So Redis that is away is told of, and is no reason to refuse.
+Rule 2: who would wait in line is served. So Redis that is away is told of, and is no reason to refuse; nor is a store
+        of jobs that is away, for the rest is served.
 Rule 3: anybody may ask, so nothing is told that is not in the documents: the log knows more.
 """
 
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from proxy.connector import Connector
 from proxy.errors import CredentialRefused, ProxyError
+from proxy.jobs import StoreState
 from proxy.known import Known
 from proxy.line import Line
 from proxy.threads import in_thread
@@ -23,6 +25,7 @@ from proxy.threads import in_thread
 #: Seconds for which what was found out serves, and that a probe waits for it.
 AGE = 5.0
 PATIENCE = 0.5
+NO_JOBS = "the store of jobs (JOBS_URL) cannot be asked: jobs, batches and whatever has an Idempotency-Key get a 503"
 #: Bytes that are written to see whether a disk takes them.
 PROBE = bytes(64 * 1024)
 
@@ -44,18 +47,27 @@ class Readiness:
     Args:
         line: the one of the server's own account.
         reasons: each tells why they cannot be, "" if they can.
+        jobs: what the store of jobs says of itself, somebody else's to close; None: none are kept.
     """
 
-    def __init__(self, line: Line, reasons: Sequence[Known[str]]) -> None:
+    def __init__(self, line: Line, reasons: Sequence[Known[str]], jobs: Known[StoreState | None] | None = None) -> None:
         self._line = line
         self._reasons = reasons
+        self._jobs = jobs
 
     async def verdict(self) -> Verdict:
         """As far as it is known."""
         if self._line.state().is_stopping:
             return Verdict("stopping")
-        told = [*filter(None, await asyncio.gather(*(reason.found(PATIENCE) for reason in self._reasons)))]
-        return Verdict("not ready" if told else "ready", "; ".join(filter(None, [*told, self._line.trouble])))
+        jobs, *told = await asyncio.gather(self._jobs_trouble(), *(reason.found(PATIENCE) for reason in self._reasons))
+        trouble = "; ".join(filter(None, [*told, self._line.trouble, jobs]))
+        return Verdict("not ready" if any(told) else "ready", trouble)
+
+    async def _jobs_trouble(self) -> str:
+        if self._jobs is None:
+            return ""
+        await self._jobs.found(PATIENCE)
+        return NO_JOBS if self._jobs.has_failed else ""
 
     async def close(self) -> None:
         await asyncio.gather(*(reason.close() for reason in self._reasons))

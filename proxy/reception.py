@@ -18,6 +18,7 @@ from proxy.errors import BadRequest
 from proxy.lanes import Lane, Lanes
 from proxy.line import Call, Enrolled, Parsed, Priority
 from proxy.settings import Settings
+from proxy.tracing import Tracing
 
 #: Headers of the caller that reach the API, besides the request's id.
 PASSED_ON = ("X-Session-ID", "X-Client-ID")
@@ -27,12 +28,13 @@ LEAST_PATIENCE = 0.001
 
 
 class Reception:
-    """Lets requests in."""
+    """Lets requests in. Their traces begin with it."""
 
-    def __init__(self, settings: Settings, lanes: Lanes, callers: Callers) -> None:
+    def __init__(self, settings: Settings, lanes: Lanes, callers: Callers, tracing: Tracing) -> None:
         self._settings = settings
         self._lanes = lanes
         self._callers = callers
+        self._tracing = tracing
 
     def identify(self, request: web.Request, operation: str, upstream: str = "") -> None:
         """Note who calls, with what, and what for. Raises Unauthorized, PassedRefused, NotFound."""
@@ -42,6 +44,7 @@ class Reception:
             note.caller = note.within.caller
         else:
             self._identify(request, note, is_raw=operation == "forward")
+        note.trace = self._tracing.begin(request, note)
         if upstream:
             self.turn_to(request, upstream)
 
@@ -110,6 +113,7 @@ class Reception:
             passed_on=passed_on,
             parsed=parsed,
             model=note.model,
+            trail=note.trace.trail(),
         )
         note.enrolled = note.enrolled or enrolled
         return enrolled

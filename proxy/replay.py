@@ -73,7 +73,8 @@ class Replay:
         if not is_kept(chosen(found.handler, request)):
             raise BadRequest(
                 f'"{job.path.partition("?")[0][:100]}" cannot be a job: "path" is that of a chat ("/", '
-                '"/v1/chat/completions"), of embeddings ("/v1/embeddings") or of the API itself ("/api/v1/...")',
+                '"/gigachat/", "/chatgpt/", "/v1/chat/completions"), of embeddings ("/v1/embeddings") or of the API '
+                'itself ("/api/v1/...")',
                 param="path",
             )
         with suppress(InOrder):

@@ -10,6 +10,7 @@ from proxy.errors import DeadlineExpired, ProxyError
 from proxy.lanes import Account
 from proxy.limits import Permit, Usage
 from proxy.line import Call, Parsed, Priority
+from proxy.tracing import UNFOLLOWED, Trail
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -32,6 +33,7 @@ class ProxyRequest:
         passed_on: headers of the caller that reach the upstream, besides X-Request-ID.
         parsed: is told to forget whenever it has to wait.
         model: what it asks for, for people.
+        trail: is told of its way.
     """
 
     __slots__ = (
@@ -54,6 +56,7 @@ class ProxyRequest:
         "position",
         "priority",
         "retries",
+        "trail",
         "usage",
         "waited",
     )
@@ -70,9 +73,11 @@ class ProxyRequest:
         passed_on: Mapping[str, str] | None = None,
         parsed: Parsed | None = None,
         model: str = "",
+        trail: Trail = UNFOLLOWED,
     ) -> None:
         self.id = id or str(uuid4())
         self.model = model
+        self.trail = trail
         self.call = call
         self.passed_on = passed_on or NOTHING
         self.parsed = parsed
@@ -179,7 +184,7 @@ class ProxyRequest:
 class Story(NamedTuple):
     """What became of a request, told once to every listener. Times are seconds.
 
-    `status` is the HTTP status that it deserves, None if its caller left.
+    `status` is the HTTP status that it deserves, None if its caller left. `trace` is the id of its trace, "" without.
     """
 
     id: str
@@ -190,6 +195,7 @@ class Story(NamedTuple):
     attempts: int
     error: str = ""
     usage: Usage | None = None
+    trace: str = ""
 
 
 def told(end: BaseException | None) -> tuple[int | None, str]:

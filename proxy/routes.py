@@ -33,6 +33,7 @@ SDK = re.compile("GigaChat-(python|java|js)-lib")
 OAUTH_PATH = "/api/v2/oauth"
 #: Where a failure is told as OpenAI's clients read it.
 OPENAI_PATH = re.compile(r"/(.+/)?v1(/|$)|/(chat|embeddings|models|model|files|batches)(/|$)")
+API_PATH = re.compile(r"/api/v[12](/|$)")
 #: Where the API's own paths begin, for everybody and for the SDK, whose users know the API's base address to end so.
 API = "/api/{version:v[12]}"
 SDK_API = "/{version:v[12]}"
@@ -111,7 +112,7 @@ class Table:
     def dialect_for(self, request: web.Request) -> Dialect:
         """In which dialect a failure of this request is told."""
         path = request.path
-        if path.startswith("/api/") or (path.startswith(("/v1/", "/v2/")) and is_sdk(request)):
+        if is_apis(path) or (path.startswith(("/v1/", "/v2/")) and is_sdk(request)):
             return OAUTH if path.rstrip("/") == OAUTH_PATH else GIGACHAT
         if path.rstrip("/") in ("/gigachat", "/chatgpt"):
             return self.language_model_chat
@@ -141,6 +142,11 @@ def openai_paths(openai: OpenAIEdge, batches: BatchesEdge) -> Iterator[Row]:
             methods = {method: serve for method, _, serve in rows}
             yield from ((method, prefix + path, serve) for method, serve in methods.items())
             yield "*", prefix + path, partial(wrong_method, frozenset(methods))
+
+
+def is_apis(path: str) -> bool:
+    """Whether it is one of the API's own; a base address of OpenAI's clients may begin like those."""
+    return API_PATH.match(path) is not None or (path.startswith("/api/") and not OPENAI_PATH.match(path))
 
 
 def is_sdk(request: web.Request) -> bool:

@@ -27,10 +27,12 @@ from proxy.passed import PassedCredential
 from proxy.sources import Found, Source, env_file, environment
 from proxy.sources import SettingsError as SettingsError
 from proxy.values import (
+    ANYTHING,
     AutoFlag,
     AutoOff,
     AutoOnOff,
     Bytes,
+    Collector,
     Count,
     Dimensions,
     Duration,
@@ -38,6 +40,7 @@ from proxy.values import (
     Few,
     File,
     Flag,
+    Headers,
     Hosts,
     Images,
     Keys,
@@ -91,6 +94,10 @@ class Settings(BaseSettings):
         None, "File that the log also goes to; 0600, rotated at 50 MB, 3 older ones kept.", "GPT2GIGA_LOG_FILENAME"
     )
     requests_log_file: NewFile = knob(None, "File that gets a JSON line for each request; kept like LOG_FILE.")
+    otel_exporter_otlp_endpoint: Collector = knob(
+        None, "OpenTelemetry's collector that traces go to, by OTLP over HTTP; unset: none are made."
+    )
+    otel_exporter_otlp_headers: Headers = knob({}, "Headers that it asks for, such as a key.")
     connector: MaybeText = knob(None, "Module that calls the API; unset: the one proxy_request.py imports.")
     sandbox: AutoOnOff = knob("off", "Serve from the built-in emulator; auto: if a credential is missing.")
     drain_timeout: Duration = knob(
@@ -207,7 +214,7 @@ class Settings(BaseSettings):
     @classmethod
     def _no_callers_key(cls, key: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
         if key is not None and key in others.data.get("proxy_api_keys", {}).values():
-            raise ValueError("a caller has that key: choose another one")
+            raise ValueError("a caller has that key, see PROXY_API_KEYS: choose another one")
         return key
 
     @field_validator("gpt2giga_enable_api_key_auth", "gpt2giga_mode")
@@ -360,7 +367,8 @@ def _complaint(error: ValidationError, chosen: Source) -> str:
             found = chosen[setting.name]
             value = "***" if setting.unit.is_secret else found.value
             why = f" ({detail['ctx']['error']})" if detail["type"] == "value_error" else ""
-            lines.append(f"{found.written}={value} {found.where} is wrong{why}; allowed: {setting.unit.text}")
+            allowed = "" if setting.unit is ANYTHING else f"; allowed: {setting.unit.text}"
+            lines.append(f"{found.written}={value} {found.where} is wrong{why}{allowed}")
     return "\n".join(lines)
 
 

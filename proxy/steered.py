@@ -59,6 +59,11 @@ class Steered:
         """See `Limits.override`."""
         return "; ".join(filter(None, [await limits.override(changes) for limits in self._limits]))
 
+    async def refresh(self) -> None:
+        """See `Limits.refresh`."""
+        for limits in self._limits:
+            await limits.refresh()
+
     async def settled(self) -> None:
         """See `Limits.settled`."""
         for limits in self._limits:

@@ -7,13 +7,13 @@ Rule 2: changes are made one after the other, whole, and recorded: whoever asks 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from proxy.audit import Audit, Entry
 from proxy.effect import Effect, Values, effect
-from proxy.errors import NotFound
+from proxy.errors import LimitsUnavailable, NotFound
 from proxy.lanes import Lane, Lanes
 from proxy.limits.overrides import FIELDS, PAUSED, Changes, Override
 from proxy.line import Helm
@@ -83,7 +83,7 @@ class Steering:
         return made
 
     async def change(self, lane: Lane, wishes: Wishes, operator: Operator) -> Made:
-        """Raises LimitsUnavailable: then nothing is changed."""
+        """Raises LimitsUnavailable: then nothing is changed, or it is not known whether, as the text says."""
         changing = asyncio.create_task(self._change(lane, wishes, operator))
         self._changing.add(changing)
         changing.add_done_callback(self._changing.discard)
@@ -91,13 +91,21 @@ class Steering:
 
     async def _change(self, lane: Lane, wishes: Wishes, operator: Operator) -> Made:
         async with self._turn:
+            # Another replica may have changed it a moment ago: what is known here need not be so any more.
+            await lane.line.steered.refresh()
             made, changes = await self._planned(lane, wishes, operator)
-            trouble = await lane.line.steered.override(changes) if changes else ""
-            for entry in made.entries:
-                log.warning("limits of lane %s: %s %s -> %s, by %s", lane.name, *told(entry), operator)
-            if made.entries:
-                await self.audit.note(made.entries)
-            return made._replace(trouble=trouble)
+            return made._replace(trouble=await self._make(lane, made, changes, operator)) if changes else made
+
+    async def _make(self, lane: Lane, made: Made, changes: Changes, operator: Operator) -> str:
+        """See `Limits.override`."""
+        try:
+            trouble = await lane.line.steered.override(changes)
+        except LimitsUnavailable as error:
+            log_entries(made.entries, operator, f". But {error}")
+            raise
+        log_entries(made.entries, operator)
+        await self.audit.note(made.entries)
+        return trouble
 
     async def _planned(self, lane: Lane, wishes: Wishes, operator: Operator) -> tuple[Made, Changes]:
         helm, at = lane.line.steered, round(self._now(), 3)
@@ -140,6 +148,11 @@ def entry(
         "to": after[field],
         "is_setting": changes[field] is None,
     }
+
+
+def log_entries(entries: Sequence[Entry], operator: Operator, doubt: str = "") -> None:
+    for entry in entries:
+        log.warning("limits of lane %s: %s %s -> %s, by %s%s", entry["lane"], *told(entry), operator, doubt)
 
 
 def told(entry: Entry) -> tuple[str, str, str]:

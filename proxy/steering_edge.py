@@ -4,7 +4,8 @@ Rule 1: whoever may call sees the limits of the service's own lanes, and its own
 Rule 2: requests of others do not exist.
 """
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Sequence
 
 import orjson
 from aiohttp import web
@@ -27,7 +28,9 @@ from proxy.entry import NOTE
 from proxy.errors import BodyTooLarge, NotFound, ProxyError
 from proxy.jobs import EVERYBODY
 from proxy.lanes import Lane, Lanes
-from proxy.line import Seen
+from proxy.line import LaneState, Seen, Standing
+from proxy.places import in_pieces
+from proxy.readiness import PATIENCE
 from proxy.steering import Operator, Steering
 from proxy.work import Work
 
@@ -131,22 +134,34 @@ class SteeringEdge:
 
     async def _line_told(self, lane: Lane, seen: Seen, limit: int, own: Collection[Lane]) -> dict[str, object] | None:
         """None for an account of which whoever asks should not even know."""
-        waiting = await lane.line.places.waiting(seen, limit)
-        calls = lane.line.places.in_flight(seen, limit)
-        if lane not in own and not waiting[0] and not calls[0]:
+        number, waiting = await lane.line.places.waiting(seen, limit)
+        flying, calls = await lane.line.places.in_flight(seen, limit)
+        if lane not in own and not number and not flying:
             return None
-        return line_told(lane.name, lane.line.state(), waiting, calls)
+        state = lane.line.state()
+        listed = [await requests_told(standings, state) for standings in (waiting, calls)]
+        return line_told(lane.name, state, (number, listed[0]), (flying, listed[1]))
 
     async def _jobs(self) -> dict[str, int] | None:
+        """None: there are none, or their store does not say. The lines are there all the same."""
         if not self._work.is_on:
             return None
         try:
-            return jobs_told(await self._work.store.jobs.state())
-        except ProxyError:  # the store is away, the lines are not
+            async with asyncio.timeout(PATIENCE):
+                return jobs_told(await self._work.store.jobs.state())
+        except (ProxyError, TimeoutError):
             return None
 
     def _told(self, request: web.Request, body: dict[str, object]) -> web.Response:
         return self._delivery.plain(request, orjson.dumps(body))
+
+
+async def requests_told(standings: Sequence[Standing], state: LaneState) -> list[dict[str, object]]:
+    """A thousand take milliseconds, so others may do something meanwhile."""
+    told = list[dict[str, object]]()
+    async for piece in in_pieces(standings):
+        told += [request_told(standing, state) for standing in piece]
+    return told
 
 
 async def body_of(request: web.Request) -> bytes:

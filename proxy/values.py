@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretBytes, SecretStr
 from yarl import URL
@@ -17,6 +18,10 @@ from proxy.knob import Unit
 #: What keys of the Standard Webhooks begin with.
 WHSEC: Final = "whsec_"
 PROXY: Final = re.compile(r"http://([^\s/?#@]*@)?[^\s/?#@]+/?")
+#: An address without a password and without a query: it is told where something is wrong with it.
+COLLECTOR: Final = re.compile(r"https?://[^\s?#@]+")
+#: A header as the wire takes it.
+HEADER: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+=[\x20-\x7e]+", re.ASCII)
 SWITCH: Final = dict.fromkeys(("1", "t", "true", "y", "yes"), "on") | dict.fromkeys(
     ("0", "f", "false", "n", "no"), "off"
 )
@@ -97,6 +102,26 @@ def _proxy(value: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
+def _collector(text: str) -> str:
+    """`http://collector:4318`. What it complains of must not repeat a password."""
+    if not COLLECTOR.fullmatch(text) or not _is_url(text):
+        raise ValueError("a key, if it asks for one, goes into OTEL_EXPORTER_OTLP_HEADERS")
+    return text
+
+
+def _headers(value: object) -> object:
+    """`api-key=a%20b,tenant=c` -> {api-key: a b, tenant: c}. What it complains of must not repeat a value."""
+    if not isinstance(value, str):
+        return value
+    headers: dict[str, str] = {}
+    for number, entry in enumerate(filter(None, map(str.strip, value.split(","))), 1):
+        name, _, text = (unquote(part.strip()) for part in entry.partition("="))
+        if not HEADER.fullmatch(f"{name}={text}"):
+            raise ValueError(f"entry {number} is not name=value")
+        headers[name.lower()] = text
+    return headers
+
+
 def _is_url(text: str) -> bool:
     try:
         return bool(URL(text).host)
@@ -148,13 +173,15 @@ def _file(value: str | Path) -> Path:
     return path
 
 
+#: Any secret: what is wrong with one is for its setting to say.
+ANYTHING: Final = Unit("secret", is_secret=True)
 SWITCHED: Final = BeforeValidator(switch)
 UPPER: Final = BeforeValidator(lambda value: str(value).upper())
 LOWER: Final = BeforeValidator(lambda value: str(value).lower())
 
 Text = Annotated[str, Field(min_length=1), Unit("text")]
 MaybeText = Annotated[str | None, Unit("text")]
-Secret = Annotated[SecretStr | None, Unit("secret", is_secret=True)]
+Secret = Annotated[SecretStr | None, ANYTHING]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), Unit("http:// or https:// address")]
 File = Annotated[Annotated[Path, BeforeValidator(_file)] | None, Unit("path of a readable file")]
 NewFile = Annotated[Annotated[Path, AfterValidator(Path.expanduser)] | None, Unit("path of a file, each its own")]
@@ -181,6 +208,11 @@ Proxy = Annotated[
     Annotated[SecretStr, AfterValidator(_proxy)] | None,
     Unit("http://host:port, http://user:password@host:port", is_secret=True),
 ]
+Collector = Annotated[
+    Annotated[str, AfterValidator(_collector)] | None,
+    Unit("http://host:4318, https://host and the like", is_secret=True),
+]
+Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers), Unit("name=value,name2=value2", is_secret=True)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), Unit("example.org, 10.0.0.0/8 and the like, or *")]
 SigningKeys = Annotated[
     tuple[SecretBytes, ...],

@@ -28,6 +28,7 @@ import aiohttp
 from pydantic import SecretBytes
 from yarl import URL
 
+from proxy.dialects.jobs import rounded
 from proxy.errors import BadRequest
 from proxy.fetching import checked
 from proxy.jobs import SERVICE, Job, JobStore, State
@@ -284,8 +285,8 @@ def body_of(job: Job, finished: float) -> bytes:
         "data": {
             "id": job.id,
             "state": job.state,
-            "created": job.created,
-            "finished": finished,
+            "created": rounded(job.created),
+            "finished": rounded(finished),
             "status": job.answer.status if job.answer else None,
             "path": job.path.partition("?")[0],
         },

@@ -1,5 +1,6 @@
 """Jobs at work in this service: their store, who runs them, and what is done when they have ended."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 from proxy.batching import OPERATION as BATCH
 from proxy.batching import Batching
 from proxy.errors import JobsOff, JobsUnavailable
-from proxy.jobs import Found, Job, JobStore, Room, State
+from proxy.jobs import Found, Job, JobStore, Room, State, StoreState
 from proxy.jobs.runner import OwnWork, Runner, Serve
 from proxy.jobs.store import Store, opened
 from proxy.public_hosts import PublicHosts
 from proxy.settings import Settings, SettingsError
 from proxy.webhooks import OPERATION as WEBHOOK
 from proxy.webhooks import Webhooks
+
+log = logging.getLogger("proxy.jobs")
 
 OFF = "off"
 #: Where the store is unless JOBS_URL says so, in the folder for what outlives the process.
@@ -162,10 +165,29 @@ async def store_of(settings: Settings, assets: Path | None) -> AsyncIterator[Sto
         yield ""
         return
     async with AsyncExitStack() as stack:
-        try:
-            store: Store | str = await stack.enter_async_context(store_at(place, settings))
-        except (JobsUnavailable, ValueError) as error:
-            if settings.jobs_url:
-                raise SettingsError(f"JOBS_URL: {error}") from None
-            store = str(error)
-        yield store
+        yield await taken(stack, place, settings)
+
+
+async def taken(stack: AsyncExitStack, place: str | Path, settings: Settings) -> Store | str:
+    """The store at this place, until the stack is left; why there is none. Raises SettingsError."""
+    try:
+        store = await stack.enter_async_context(store_at(place, settings))
+        log_backlog(await store.jobs.state(), store.resumed)
+        return store
+    except (JobsUnavailable, ValueError) as error:
+        if settings.jobs_url:
+            raise SettingsError(f"JOBS_URL: {error}") from None
+        return str(error)
+
+
+def log_backlog(state: StoreState, resumed: int) -> None:
+    """Say what goes on from before, if anything does."""
+    counts = {
+        "queued": state.live,
+        "lines of batches queued": state.batch,
+        "waiting for another attempt": state.delayed,
+        "of them were under way and begin again": resumed,
+        "under way in other processes, or in one that has just died": state.running,
+    }
+    if told := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
+        log.info("jobs from before go on: %s", told)

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 import app
 import emulator
+from proxy.limits.overrides import PAUSED, Override
 from proxy.settings import Settings
 
 
@@ -71,6 +72,11 @@ async def busy(proxy: Proxy, seconds: float) -> asyncio.Task[Answer]:
     first = asyncio.create_task(proxy.ask("first"))
     await until(lambda: proxy.service.line.state().limits.in_flight == 1 and waiting(proxy) == 0)
     return first
+
+
+async def pause(proxy: Proxy, *, is_held: bool = True) -> None:
+    """Hold its line as operators do, or let it go on."""
+    await proxy.service.line.steered.override({PAUSED: Override(True, 0.0, "a test") if is_held else None})
 
 
 StartProxy = Callable[..., Any]

@@ -21,6 +21,7 @@ from benchmarks import (
     sdk,
     startup,
     throughput,
+    traced,
     waiting,
     watched,
 )
@@ -115,6 +116,10 @@ TOLD = {
     watched.run: (
         ["share of the rate used, watched / alone", "calls refused or wasted while watched", "scrapes"],
         [["nobody", "20 tabs, /metrics a second"]],
+    ),
+    traced.run: (
+        ["requests a CPU second, every request traced / no traces", "requests a second, every request traced"],
+        [["no traces", "every request traced", "one in 100"]] * 2,
     ),
     replicas.run: (
         [

@@ -6,22 +6,11 @@ from typing import Any
 import pytest
 from jobs_talk import KEYS, Caller, spoken
 from pydantic import SecretStr
-from running import Proxy, StartProxy, chat
+from running import StartProxy, chat
 
 ASYNC = {"Prefer": "respond-async"}
 #: The User-Agent of GigaChat's SDK, for which /v1 is the API's own.
 SDK = {"User-Agent": "GigaChat-python-lib"}
-
-
-@pytest.fixture
-async def proxy(start_proxy: StartProxy, tmp_path: Path) -> Proxy:
-    started: Proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")))
-    return started
-
-
-@pytest.fixture
-def caller(proxy: Proxy) -> Caller:
-    return Caller(proxy)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 import base64
 import json
 import re
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,10 @@ PAGE = ROOT / "docs" / "jobs.md"
 #: The sections of operators and of Idempotency-Key have tests of their own.
 ELSEWHERE = {"Operators", "Idempotency-Key", "Measured"}
 ID = re.compile(r"job_[0-9a-f]{32}")
+#: What an answer cost: the emulator counts alike each time.
+USAGE = re.compile(r'"usage":\{[^}]*\}')
+#: What of a job does not change when it is there.
+FOR_GOOD = ("created", "started", "finished", "deadline", "expires_at", "path", "priority")
 
 
 def examples() -> list[tuple[Curl, str]]:
@@ -61,6 +68,30 @@ async def test_every_curl_is_answered_as_the_page_says(tmp_path: Path):
             assert status == shown_status, told
             assert set(map(shape, shown_headers)) <= set(map(shape, headers)), told
             assert likened(body) == likened(shown_body)
+            assert USAGE.findall(body) == USAGE.findall(shown_body)
+
+
+def test_each_job_of_the_page_has_one_story():
+    """Wherever it is shown, it came, began and ended at the same time."""
+    told: defaultdict[str, set[Any]] = defaultdict(set)
+    for line in PAGE.read_text().splitlines():
+        if line.removeprefix("data: ").startswith("{"):
+            for job in jobs_in(json.loads(line.removeprefix("data: "))):
+                told[job["id"]] |= {(name, job[name]) for name in FOR_GOOD if job.get(name) is not None}
+    assert len(told) == 2
+    for facts in told.values():
+        assert len(facts) == len(dict(facts)), facts
+
+
+def jobs_in(shown: Any) -> Iterator[dict[str, Any]]:
+    """All jobs, wherever they are in it: a job, a list, an event."""
+    if isinstance(shown, dict):
+        if ID.fullmatch(str(shown.get("id"))):
+            yield shown
+        shown = [*shown.values()]
+    if isinstance(shown, list):
+        for part in shown:
+            yield from jobs_in(part)
 
 
 def test_the_examples_are_found():
@@ -105,6 +136,8 @@ def test_the_webhook_that_is_shown_is_as_they_are_and_its_check_works():
     job = Job(caller="*", operation="request", dialect="native", path="/", state=State.DONE)
     event = json.loads(body_of(job, 1_795_271_136.131))
     assert (list(event), list(event["data"])) == (list(shown), list(shown["data"]))
+    finished = datetime.fromtimestamp(shown["data"]["finished"], UTC)
+    assert datetime.fromisoformat(shown["timestamp"]) == finished
 
     names: dict[str, Any] = {}
     exec(blocks["python"], names)

@@ -2,45 +2,19 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai_upstream
 import pytest
 from aiohttp import web
 from jobs_talk import KEYS, Caller, spoken
 from pydantic import SecretBytes, SecretStr
-from redis_server import RedisServer
-from running import Proxy, StartProxy, busy, chat, until, waiting
+from running import StartProxy, busy, chat, until, waiting
 from strangers import a_server
 
 from proxy.errors import JobsFull, JobsUnavailable
 from proxy.jobs import EVERYBODY, Answer, Job
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where jobs are kept."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "jobs.sqlite")
-        return
-    server = RedisServer(tmp_path / "redis", "--appendonly", "yes")
-    try:
-        server.start()
-        yield server.url
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-async def proxy(start_proxy: StartProxy, tmp_path: Path) -> Proxy:
-    started: Proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")))
-    return started
-
-
-@pytest.fixture
-def caller(proxy: Proxy) -> Caller:
-    return Caller(proxy)
 
 
 def keyed(**fields: Any) -> dict[str, Any]:
@@ -219,6 +193,13 @@ async def test_what_is_wrong_with_a_job_is_told_at_once(caller: Caller, body: An
     assert await caller.proxy.calls("") == []
 
 
+async def test_who_names_a_wrong_path_reads_the_right_ones(caller: Caller):
+    """Every dialect's, as docs/jobs.md has them."""
+    told = await caller.bring(path="/nowhere")
+    chats = ("/", "/gigachat/", "/chatgpt/", "/v1/chat/completions")
+    assert [path for path in (*chats, "/v1/embeddings", "/api/v1/...") if f'"{path}"' not in told.words] == []
+
+
 async def test_a_body_that_is_nested_too_deeply_is_told(caller: Caller):
     """As JSON it can be read, but not be written."""
     told = await caller.ask("POST", "/jobs", b'{"body": ' + b"[" * 600 + b"]" * 600 + b"}")
@@ -348,6 +329,27 @@ async def test_a_job_that_waits_tells_its_place_and_its_eta(start_proxy: StartPr
     assert 1 <= int(told.headers["Retry-After"]) <= 60
     assert told.id == last.id
     first.cancel()
+
+
+async def test_a_job_of_another_lane_waits_in_that_one(start_proxy: StartProxy, tmp_path: Path):
+    """Before it has come there, too: it is not behind those who wait for GigaChat, and its eta is by its own pace."""
+    async with openai_upstream.running() as other:
+        gpt = {"url_gpt": other.base, "api_key": SecretStr(openai_upstream.KEY), "chatgpt_ext_max_requests": 1}
+        proxy = await start_proxy(
+            jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")), ext_max_requests=1, ext_api_rpm=1, **gpt
+        )
+        caller, first = Caller(proxy), await busy(proxy, 20)
+        crowd = [asyncio.create_task(proxy.ask("live")) for _ in range(3)]
+        await until(lambda: waiting(proxy) == 3)
+        proxy.service.work.runner._rest(3600)
+        native, named = spoken(), spoken(model="chatgpt/gpt-6-luna")
+        ids = [await caller.accepted(native, "/chatgpt/"), await caller.accepted(named, "/v1/chat/completions")]
+        places = [(job["position"], job["eta"]) for job in [await caller.job(id) for id in ids]]
+        assert places == [(1, 0.0), (2, 0.0)]
+        theirs = await caller.job(await caller.accepted())
+        assert theirs["position"] == 6 and theirs["eta"] > 60
+        for asking in (first, *crowd):
+            asking.cancel()
 
 
 async def test_a_job_in_flight_has_no_place(caller: Caller):
@@ -483,6 +485,20 @@ async def test_a_bad_gateway_is_tried_again_by_itself(
     proxy.giga.state.faults.add({"kind": "status", "status": 500, "times": 2})
     job = await caller.over(await caller.accepted())
     assert (job["state"], job["attempts"]) == ("done", 3)
+
+
+async def test_until_it_is_tried_again_its_eta_is_no_sooner(start_proxy: StartProxy, tmp_path: Path):
+    """Whoever asks for the answer need not ask before that."""
+    proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")), ext_retries=0)
+    caller = Caller(proxy)
+    proxy.giga.state.faults.add({"kind": "status", "status": 500})
+    id = await caller.accepted()
+    async with asyncio.timeout(20):
+        async for _, job in caller.events(id):
+            if job["state"] == "queued" and job["attempts"]:
+                break
+    assert 3 < job["eta"] <= 10
+    assert 3 < int((await caller.ask("GET", f"/jobs/{id}/answer")).headers["Retry-After"]) <= 10
 
 
 # -- webhooks

@@ -121,6 +121,22 @@ async def test_a_stream_that_broke_after_its_200_has_the_status_that_it_deserves
 # -- refused
 
 
+async def test_a_keyed_request_has_one_line_with_all_that_is_known(
+    start_proxy: StartProxy, file: Path, tmp_path: Path
+) -> None:
+    """Not another for the job that it becomes. A repeat has a line as well, and has cost nothing."""
+    proxy = await start_proxy(requests_log_file=file, jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")))
+    key = {"Idempotency-Key": "k1", "X-Request-ID": "mine"}
+    first = await proxy.ask(headers=key, model="GigaChat-2-Pro")
+    await until(lambda: proxy.service.work.runner.under_way == 0)
+    await proxy.ask(headers=key, model="GigaChat-2-Pro")
+    once, again = await told(file, 2)
+    expected = {"id": "mine", "lane": "main", "operation": "chat", "model": "GigaChat-2-Pro", "attempts": 1}
+    expected |= {"status": 200, "tokens_in": first.body["data"]["usage"]["prompt_tokens"]}
+    assert {name: once[name] for name in expected} == expected
+    assert (again["operation"], again["attempts"], again["tokens_in"], again["status"]) == ("once", 0, None, 200)
+
+
 async def test_refused_requests_have_their_line_with_what_is_known_of_them(start_proxy: StartProxy, file: Path) -> None:
     """400, 401, 404, 405 and 413: nothing of a lane, and a caller only if it is known."""
     proxy = await start_proxy(

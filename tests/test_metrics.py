@@ -224,6 +224,15 @@ async def test_callers_that_leave_are_counted_by_when(start_proxy: StartProxy) -
     assert told.sum("upstream_attempts_total", status="left") == 1
 
 
+async def test_who_looked_on_and_leaves_has_cancelled_nothing(start_proxy: StartProxy) -> None:
+    """The dashboard ends with its tab."""
+    proxy = await start_proxy()
+    async with proxy.http.get(f"{proxy.url}/dashboard/events") as events:
+        await events.content.readline()
+    told = await counted(proxy, lambda now: now.sum("requests_total", route="/dashboard/events") == 1)
+    assert told.sum("cancellations_total") == 0
+
+
 async def test_refusals_at_once_are_no_waits(start_proxy: StartProxy) -> None:
     """A full line would make the waits look short."""
     proxy = await start_proxy(ext_max_requests=1, ext_queue_size=1)
@@ -325,6 +334,51 @@ async def test_jobs_are_told_by_their_states(with_jobs: Proxy) -> None:
     assert (told.sum("jobs_limit"), told.sum("jobs_limit_bytes")) == (200_000, 4 * 1024**3)
     # What a job runs is a request like any other.
     assert told.sum("requests_total", route="/v1/chat/completions", status="200", caller="anonymous") == 2
+
+
+KEYED = {"Idempotency-Key": "k1", "X-Request-ID": "mine"}
+
+
+async def test_a_request_with_an_idempotency_key_is_counted_once(with_jobs: Proxy) -> None:
+    """Not again for the job that it becomes; what it is told comes from there. A repeat is a request, and no answer."""
+    for _ in range(2):
+        assert (await with_jobs.ask(headers=KEYED, model="GigaChat-2")).status == 200
+    told = await counted(with_jobs, lambda now: now.sum("requests_total", route="/") >= 2)
+    await until(lambda: with_jobs.service.work.runner.under_way == 0)
+    told = await scraped(with_jobs)
+    assert told.sum("requests_total", route="/") == told.sum("requests_total", route="/", status="200") == 2
+    assert told.sum("request_duration_seconds_count", route="/") == 2
+    assert told.sum("model_answers_total", model="GigaChat-2") == told.sum("queue_wait_seconds_count") == 1
+
+
+async def test_those_who_wait_for_one_answer_are_each_counted_and_the_answer_once(with_jobs: Proxy) -> None:
+    with_jobs.giga.state.faults.add({"kind": "slow", "seconds": 0.2})
+    asking = [with_jobs.ask(headers=KEYED, model="GigaChat-2", stream=True) for _ in range(3)]
+    await asyncio.gather(*asking, return_exceptions=True)
+    await until(lambda: with_jobs.service.work.runner.under_way == 0)
+    told = await counted(with_jobs, lambda now: now.sum("requests_total", route="/") >= 3)
+    assert told.sum("requests_total", route="/") == 3 and told.sum("model_answers_total") == 1
+
+
+async def test_a_keyed_request_that_fails_is_one_error(with_jobs: Proxy) -> None:
+    with_jobs.giga.state.faults.add({"kind": "status", "status": 422})
+    assert (await with_jobs.ask(headers=KEYED)).status == 422
+    told = await counted(with_jobs, lambda now: now.sum("requests_total", route="/") >= 1)
+    await until(lambda: with_jobs.service.work.runner.under_way == 0)
+    told = await scraped(with_jobs)
+    assert told.sum("errors_total") == told.sum("requests_total", route="/", status="422") == 1
+
+
+async def test_what_goes_on_without_its_caller_is_counted_by_itself(with_jobs: Proxy) -> None:
+    """Nothing was cancelled: its answer is there for whoever comes back."""
+    with_jobs.giga.state.faults.add({"kind": "slow", "seconds": 0.2})
+    leaving = asyncio.create_task(with_jobs.ask(headers=KEYED))
+    await until(lambda: with_jobs.service.line.in_flight == 1)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    told = await counted(with_jobs, lambda now: now.sum("requests_total", route="/") == 2)
+    assert told.sum("requests_total", status="499") == told.sum("requests_total", route="/", status="200") == 1
+    assert told.sum("cancellations_total") == 0
 
 
 async def test_where_no_jobs_are_kept_none_are_told(start_proxy: StartProxy) -> None:

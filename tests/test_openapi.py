@@ -268,6 +268,124 @@ async def test_a_refusal_is_told_as_described(start_proxy: StartProxy) -> None:
             Draft202012Validator({**schema, "components": described["components"]}).validate(await response.json())
 
 
+# ---- Headers are those that are described ----
+
+#: Of HTTP itself.
+OF_HTTP = {"content-length", "content-type", "date", "server", "transfer-encoding", "connection"}
+
+
+def check_headers(described: dict[str, Any], name: str, response: aiohttp.ClientResponse) -> None:
+    """Each that an answer has is described with what it may be, and those that it must have are there."""
+    method, path = name.lower().split(" ")
+    answers = described["paths"][path][method]["responses"]
+    answer = answers.get(str(response.status)) or answers[f"{response.status // 100}XX"]
+    if "$ref" in answer:
+        answer = described["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+    known = {name.lower(): header_of(described, header) for name, header in answer["headers"].items()}
+    told = {name.lower(): value for name, value in response.headers.items() if name.lower() not in OF_HTTP}
+    assert told.keys() <= known.keys(), (name, response.status)
+    assert {name for name, header in known.items() if header.get("required")} <= told.keys(), (name, response.status)
+    for header, value in told.items():
+        schema = known[header]["schema"]
+        Draft202012Validator(schema).validate(int(value) if schema.get("type") == "integer" else value)
+
+
+def header_of(described: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
+    return described["components"]["headers"][header["$ref"].rpartition("/")[2]] if "$ref" in header else header
+
+
+CHATS: dict[str, dict[str, Any]] = {
+    "POST /": chat(),
+    "POST /gigachat": {"messages": [{"role": "user", "content": "x"}]},
+    "POST /v1/chat/completions": {"model": "GigaChat-2", "messages": [{"role": "user", "content": "x"}]},
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 404, 413, 422, 500, 502, 503])
+async def test_answers_of_the_api_have_the_headers_that_are_described(start_proxy: StartProxy, status: int) -> None:
+    """Its refusals too: they tell their way through the line, and the pause that the API asks for."""
+    proxy = await start_proxy(ext_api_rpm=6000, ext_retries=0)
+    described = await told(proxy)
+    for name, body in CHATS.items():
+        if status != 200:
+            proxy.giga.state.faults.add({"kind": "status", "status": status, "retry_after": 7})
+        async with proxy.http.post(proxy.url + name.partition(" ")[2], json=body) as response:
+            assert response.status == (502 if status == 500 else status)
+            assert "X-Queue-Wait-Ms" in response.headers
+            check_headers(described, name, response)
+
+
+async def test_refusals_of_ours_have_the_headers_that_are_described(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(**KEYS, ext_max_requests=1, ext_queue_size=1, max_body_bytes=1000)
+    described = await told(proxy)
+    anna = {"Authorization": "Bearer key-of-anna"}
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 4})
+    calls = [asyncio.create_task(proxy.ask("x", headers={**anna, "X-Request-ID": id})) for id in ("1st", "2nd")]
+    await until(lambda: proxy.service.line.state().limits.in_flight == 1 and waiting(proxy) == 1)
+    cases: list[tuple[int, str, dict[str, Any]]] = [
+        (401, "POST /", {"json": chat()}),
+        (401, "GET /dashboard/events", {"headers": anna}),
+        (403, "POST /", {"json": chat(), "headers": {**anna, "Origin": "https://elsewhere.example"}}),
+        (413, "POST /v1/chat/completions", {"data": bytes(2000), "headers": anna}),
+        (429, "POST /", {"json": chat(), "headers": anna}),
+        (429, "POST /v1/embeddings", {"json": {"input": "x"}, "headers": anna}),
+        (404, "GET /dashboard/{file}", {"headers": anna}),
+        (501, "GET /jobs", {"headers": anna}),
+    ]
+    for status, name, more in cases:
+        method, path = name.split(" ")
+        async with proxy.http.request(method, proxy.url + path.replace("{file}", "no.css"), **more) as response:
+            assert response.status == status, name
+            check_headers(described, name, response)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v2/oauth"])
+async def test_a_refused_credential_is_told_as_described(start_proxy: StartProxy, path: str) -> None:
+    """A 401 says how to come in (RFC 9110), also where the API refuses what a caller brought along."""
+    proxy = await start_proxy(gpt2giga_pass_token=True)
+    described = await told(proxy)
+    proxy.giga.state.faults.add({"kind": "status", "status": 401, "path": "/oauth", "times": -1})
+    headers = {"Authorization": "Bearer giga-cred-a2V5LW9uZQ==" if path.startswith("/v1") else "Basic a2V5LW9uZQ=="}
+    more: dict[str, Any] = {"json": CHATS["POST /v1/chat/completions"]} if path.startswith("/v1") else {"data": b""}
+    async with proxy.http.post(proxy.url + path, headers=headers, **more) as response:
+        assert response.status == 401
+        check_headers(described, f"POST {path}", response)
+
+
+async def test_whatever_takes_get_takes_head(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """Of a stream too it has the head alone: more would be taken for the answer to what comes next."""
+    proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")))
+    host, _, port = proxy.url.removeprefix("http://").partition(":")
+    job = (await proxy.ask(headers={"Prefer": "respond-async"})).body["id"]
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        for path in ("/dashboard/events", f"/jobs/{job}/events", "/dashboard", "/openapi.json", "/health"):
+            writer.write(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            async with asyncio.timeout(20):
+                head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), path
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(20):
+            assert (await reader.read()).endswith(b'\r\n\r\n{"status":"ok"}')
+    finally:
+        writer.close()
+    await until(lambda: proxy.service.overview.watchers == 0)
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/openai", "/api/v3"])
+async def test_openais_clients_read_failures_wherever_their_base_address_is(
+    start_proxy: StartProxy, prefix: str
+) -> None:
+    """One that begins like GigaChat's own is none of GigaChat's."""
+    proxy = await start_proxy()
+    async with proxy.http.post(f"{proxy.url}{prefix}/v1/chat/completions", json={"messages": 5}) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["param"] == "messages"
+
+
 # ---- The shapes are those that the code checks ----
 
 #: What somebody may write in any field.

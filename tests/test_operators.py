@@ -10,14 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from processes import copy_tree, started
 from pydantic import SecretStr
-from redis_server import RedisServer
 from running import StartProxy, until
 
 import app
@@ -31,25 +30,6 @@ from proxy.operators.telling import size, span, table
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = Answer(200, "application/json", b'{"text": "the answer"}')
 BAD = Answer(502, "application/json", b'{"error": "no"}')
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendonly", "yes")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "jobs.sqlite")
-    server: RedisServer = request.getfixturevalue("redis")
-    server.client.flushall()
-    return server.url
 
 
 @pytest.fixture
@@ -135,6 +115,45 @@ async def test_the_list_is_a_table_of_the_newest_first(store: Store, operator: O
     assert second.split()[:2] == [failed.id, "failed"] and second.endswith("the API answered 502")
     assert (told.code, listed) == (0, "2 listed")
     assert whole.startswith("1 queued, 0 lines of batches queued, 0 waiting for another attempt, 0 running; 2 kept, ")
+
+
+async def test_what_is_put_off_tells_when_it_is_tried_again(store: Store, operator: Operator) -> None:
+    """A webhook that nobody heard, a job that failed and may succeed; what waits for its turn alone does not."""
+    hook, job, waiting = a_job(SERVICE, operation="webhook"), a_job(), a_job()
+    await store.jobs.add(hook, job)
+    at = time.time() + 330
+    for kind, error in ((Kind.OWN, "hooks.example: it answered 500"), (Kind.LIVE, "the API answered 502")):
+        (claimed,) = (await store.jobs.claim(kind, 1, 60)).jobs
+        await store.jobs.fail(claimed.claim, error, retry_at=at)
+    await store.jobs.add(waiting)
+    rows = {line.split()[0]: line for line in (await operator.jobs()).out.splitlines() if line}
+    assert rows[hook.id].endswith("  again in 5 min: hooks.example: it answered 500")
+    assert rows[job.id].endswith("again in 5 min: the API answered 502")
+    assert "again" not in rows[waiting.id]
+    known = {told["id"]: told["again_at"] for told in (await operator.jobs("--json")).objects}
+    assert known == {hook.id: pytest.approx(at), job.id: pytest.approx(at), waiting.id: None}
+    assert "again_at" in (await operator.jobs("show", job.id)).out
+    assert "again_at" not in (await operator.jobs("show", waiting.id)).out
+
+
+async def test_when_it_is_tried_again_is_told_until_then_alone(store: Store, operator: Operator) -> None:
+    """Not of a job that runs, that was taken before its time, or that has ended."""
+    await store.jobs.add(job := a_job())
+    (claimed,) = (await store.jobs.claim(Kind.LIVE, 1, 60)).jobs
+    await store.jobs.fail(claimed.claim, "no", retry_at=time.time() + 330)
+
+    async def again_at() -> float | None:
+        (told,) = (await operator.jobs("--json")).objects
+        again: float | None = told["again_at"]
+        return again
+
+    assert await again_at()
+    early = await store.jobs.claim_one(job.id, caller=None, lease=60)
+    assert early and await again_at() is None
+    await store.jobs.release(early.claim)
+    assert await again_at() is None
+    await store.jobs.cancel(job.id, caller=None)
+    assert await again_at() is None
 
 
 async def test_an_empty_list_is_no_failure(store: Store, operator: Operator) -> None:

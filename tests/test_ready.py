@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from redis_server import RedisServer, started
 from running import Proxy, StartProxy, busy, until
 
 from emulator import Options
-from proxy import readiness
+from proxy import readiness, scrape, steering_edge
 
 READY = (200, {"status": "ready", "trouble": None})
 
@@ -114,6 +115,49 @@ async def test_a_service_whose_callers_bring_their_credentials_needs_none(start_
 async def test_other_connectors_need_not_know_of_probes(start_proxy: StartProxy) -> None:
     proxy = await start_proxy(connector="chatgpt_connector", url_gpt="http://127.0.0.1:1/v1")
     assert await ready(proxy) == READY
+
+
+# ---- The store of jobs ----
+
+
+async def test_a_redis_of_jobs_that_is_away_is_told_and_the_rest_is_served(
+    start_proxy: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is not."""
+    monkeypatch.setattr(scrape, "JOBS_AGE", 0.0)
+    redis = await started(RedisServer(tmp_path / "redis"))
+    try:
+        proxy = await start_proxy(jobs_url=SecretStr(redis.url))
+        assert await ready(proxy) == READY
+        await asyncio.to_thread(redis.kill)
+        status, told = await ready(proxy)
+        assert (status, told["status"]) == (200, "ready")
+        assert told["trouble"].startswith("the store of jobs (JOBS_URL) cannot be asked: jobs, batches and ")
+        assert (await proxy.ask()).status == 200
+        await asyncio.to_thread(redis.start)
+        assert await ready(proxy) == READY
+    finally:
+        await asyncio.to_thread(redis.stop)
+
+
+async def test_a_store_of_jobs_that_hangs_holds_no_probe_up(
+    start_proxy: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor whoever asks for the lines, in which its jobs are left out then."""
+    monkeypatch.setattr(readiness, "PATIENCE", 0.05)
+    monkeypatch.setattr(steering_edge, "PATIENCE", 0.05)
+    redis = await started(RedisServer(tmp_path / "redis"))
+    try:
+        proxy = await start_proxy(jobs_url=SecretStr(redis.url))
+        redis.hold()
+        async with asyncio.timeout(4):  # the store itself is given 5 s
+            assert await ready(proxy) == READY
+            async with proxy.http.get(f"{proxy.url}/queue") as response:
+                told = await response.json()
+        assert told["jobs"] is None and told["lanes"][0]["name"] == "main"
+    finally:
+        redis.go_on()
+        await asyncio.to_thread(redis.stop)
 
 
 # ---- The disk ----

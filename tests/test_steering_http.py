@@ -144,7 +144,10 @@ async def test_an_answer_tells_what_was_changed_and_what_comes_of_it(start_proxy
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"rps": 5}, "rps"),
+        ({"rps": 5}, 'unknown field "rps": there are lane, rpm, concurrency, timeout, queue_size, paused'),
+        ({"x" * 15_000: None}, 'unknown field "xxx'),
+        (b'{"paused": true, "paused": false}', '"paused" comes twice'),
+        (b'{"rpm": 5, "rpm": 5}', '"rpm" comes twice'),
         ({"rpm": -1}, "rpm"),
         ({"rpm": "60"}, "rpm"),
         ({"rpm": True}, "rpm"),
@@ -625,6 +628,18 @@ async def test_a_change_at_one_service_holds_at_the_other_and_at_those_that_come
     assert (await other.ask("x")).status == 200
     _, record = await ask(one, "GET", "/limits/audit")
     assert [(entry["field"], entry["to"]) for entry in record["entries"]][:2] == [("paused", False), ("rpm", 6000)]
+
+
+async def test_a_service_that_has_not_heard_of_a_change_yet_undoes_it_all_the_same(two: Any) -> None:
+    """What it knows is not taken for what is so: the one who resumes may be behind a balancer."""
+    one, other, _, _ = two
+    deaf = other.service.line._accounts[0].limits
+    deaf._set.heard_of = lambda revision: None
+    await change(one, paused=True)
+    assert (await limits(other))["paused"] is False
+    told = await change(other, paused=False)
+    assert [(one["field"], one["from"], one["to"]) for one in told["changes"]] == [("paused", True, False)]
+    await until(lambda: not one.service.line.state().limits.is_held)
 
 
 async def test_a_burst_over_two_services_keeps_the_new_pace_and_loses_nobody(two: Any) -> None:

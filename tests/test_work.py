@@ -16,9 +16,11 @@ from strangers import Server, a_server
 import app
 import emulator
 from proxy.errors import JobsOff
-from proxy.jobs import EVERYBODY, Job, State
+from proxy.jobs import EVERYBODY, Job, Kind, State
+from proxy.jobs.store import opened
 from proxy.line import Priority
-from proxy.work import Work
+from proxy.settings import Settings
+from proxy.work import Work, store_of
 
 CHAT = b'{"messages": [["user", "hello"]]}'
 
@@ -179,6 +181,40 @@ async def work_ended(work: Work, id: str) -> AsyncIterator[None]:
         while (job := await work.store.jobs.get(id, caller=None)) is not None and not job.state.is_end:
             await news.next(5)
     yield
+
+
+async def test_what_goes_on_from_before_is_told_at_the_start(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line: how many wait for their turn, or for another attempt, and how many were under way."""
+    async with opened(place) as store:
+        await store.jobs.add(*(Job(caller="ann", operation="request", dialect="native") for _ in range(5)))
+        await store.jobs.add(Job(caller="ann", operation="request", dialect="native", priority=Priority.BATCH))
+        failed, *_ = (await store.jobs.claim(Kind.LIVE, 3, 60)).jobs
+        await store.jobs.fail(failed.claim, "no", retry_at=time.time() + 3600)
+    with caplog.at_level("INFO"):
+        async with store_of(Settings(jobs_url=SecretStr(place)), tmp_path):
+            pass
+    (told,) = [record.message for record in caplog.records if "go on" in record.message]
+    assert told == "jobs from before go on: " + (
+        "4 queued, 1 lines of batches queued, 1 waiting for another attempt, 2 of them were under way and begin again"
+        if place.endswith(".sqlite")
+        else "2 queued, 1 lines of batches queued, 1 waiting for another attempt, "
+        "2 under way in other processes, or in one that has just died"
+    )
+
+
+async def test_a_start_without_a_backlog_has_no_word_of_it(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is over and kept."""
+    async with opened(place) as store:
+        await store.jobs.add(job := Job(caller="ann", operation="request", dialect="native"))
+        await store.jobs.cancel(job.id, caller=None)
+    with caplog.at_level("INFO"):
+        async with store_of(Settings(jobs_url=SecretStr(place)), tmp_path):
+            pass
+    assert "go on" not in caplog.text
 
 
 async def test_without_a_store_every_use_says_so(tmp_path: Path) -> None:

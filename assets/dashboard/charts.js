@@ -5,10 +5,10 @@ import { at } from "./page.js";
 
 const HOUR = 3600;
 const CHARTS = {
-  "chart-used": { lines: [["used", "--main", "used"]], scale: 100, top: 100, value: (v) => percent(v / 100) },
+  "chart-used": { lines: [["used", "--main", "line-used"]], scale: 100, top: 100, value: (v) => percent(v / 100) },
   "chart-line": { lines: [["waiting", "--second", "waiting"], ["in_flight", "--main", "flying"]], value: (v) => number(v) },
   "chart-times": { lines: [["wait95", "--second", "wait"], ["call95", "--third", "call"]], value: (v) => number(v, 2) },
-  "chart-answers": { lines: [["ok", "--main", "answered"], ["failed", "--bad", "failed"], ["retried", "--third", "retried"]], value: (v) => number(v, 1) },
+  "chart-answers": { lines: [["ok", "--main", "line-answered"], ["failed", "--bad", "failed"], ["retried", "--third", "retried"]], value: (v) => number(v, 1) },
 };
 
 let history = { t: [] };
@@ -44,7 +44,7 @@ function made(id, kind) {
   const series = kind.lines.map(([, stroke, key]) => ({
     label: say(key), stroke: colour(stroke), width: 1.5, points: { show: false },
     fill: kind.lines.length === 1 ? `color-mix(in srgb, ${colour(stroke)} 16%, transparent)` : undefined,
-    value: (_, v) => (v === null || v === undefined ? "–" : kind.value(v)),
+    value: (chart, v, number, place) => told(kind, place === null ? chart.data[number].at(-1) : v),
   }));
   const legend = 26;
   return new uPlot({
@@ -54,6 +54,11 @@ function made(id, kind) {
     axes: [{ ...axis, space: 70, size: 24, values: (_, marks) => marks.map(time) }, { ...axis, size: 40, values: (_, marks) => marks.map((v) => number(v, 1)) }],
     series: [{}, ...series],
   }, data(kind), at(id));
+}
+
+/** What the legend says: where the pointer is; else the last one. */
+function told(kind, value) {
+  return value === null || value === undefined ? "–" : kind.value(value);
 }
 
 /** The axis knows seconds; who reads it wants them only where a mark is not a whole minute. */

@@ -1,20 +1,27 @@
 // How the page talks to the service: one stream of what happens, and the few things that it can ask for.
 
+import { tab } from "./memory.js";
+
 const KEY = "key";
 
 export function key() {
-  return sessionStorage.getItem(KEY) ?? "";
+  return tab.get(KEY) ?? "";
 }
 
 export function keep(word) {
-  if (word) sessionStorage.setItem(KEY, word);
-  else sessionStorage.removeItem(KEY);
+  if (word) tab.put(KEY, word);
+  else tab.forget(KEY);
+}
+
+/** A text as its UTF-8 bytes, a character each: headers take nothing else. */
+function bytesOf(text) {
+  return String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 /** A request with the operator's key, if there is one: in a header, never in an address. */
 export function ask(path, options = {}) {
   const headers = { ...options.headers };
-  if (key()) headers.Authorization = `Bearer ${key()}`;
+  if (key()) headers.Authorization = `Bearer ${bytesOf(key())}`;
   return fetch(path, { ...options, headers, cache: "no-store" });
 }
 
@@ -28,7 +35,7 @@ export async function refusal(response) {
   }
 }
 
-/** The events of a response's stream: {event, data} as text, comments as {comment}. */
+/** The events of a response's stream: {event, data} as text. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
@@ -48,10 +55,9 @@ export async function* events(response) {
 }
 
 function parsed(block) {
-  const told = { event: "message", data: "", comment: "" };
+  const told = { event: "message", data: "" };
   for (const line of block.split("\n")) {
-    if (line.startsWith(":")) told.comment = line.slice(1).trim();
-    else if (line.startsWith("event:")) told.event = line.slice(6).trim();
+    if (line.startsWith("event:")) told.event = line.slice(6).trim();
     else if (line.startsWith("data:")) told.data += line.slice(5).trim();
   }
   return told;

@@ -1,48 +1,68 @@
 // What the page says, in its two languages. A key that is missing in one is a defect (tests look for it).
 
+import { browser } from "./memory.js";
+
 const WORDS = {
   en: {
     connecting: "connecting…", live: "live", lost: "no connection, trying again…", refused: "a key is needed", stopping: "stopping",
-    sandbox: "sandbox: answers of the emulator", replicas: "busy replicas", key: "Key", theme: "Light or dark", now: "Now",
-    used: "Share of the paid rate used", waiting: "Waiting", flying: "In flight", wait: "Wait in line", call: "The API's answer", answered: "Answered",
-    "no-pace": "no pacing is set", "a-minute": "a minute", "of": "of", "of-places": "of {n} places", "newcomer": "a newcomer is sent in {t}", "at-once": "a newcomer is sent at once",
-    "no-limit": "no limit", median: "half of them, in the last minute", p95: "95 %: {t}", "last-hour": "in the last hour", failed: "failed", retried: "tried again",
+    sandbox: "sandbox: answers of the emulator", key: "Key", theme: "Light or dark", now: "Now", "other-language": "По-русски",
+    used: "Share of the paid rate used", waiting: "Waiting", flying: "In flight", wait: "Wait in line", call: "The API's answer", answered: "Answered (hour)",
+    "no-pace": "no pacing is set", "of-rate": "{n} of {rpm} a minute", "of-allowed": "of {n} allowed", newcomer: "a newcomer is sent in {t}", "at-once": "a newcomer is sent at once",
+    "no-limit": "no limit", median: "half of them, in the last minute", p95: "95 %: {t}", failed: "failed", retried: "tried again",
     "chart-used": "Share of the paid rate, %", "chart-line": "Waiting and in flight", "chart-times": "Seconds: wait and answer (95 %)", "chart-answers": "A second: answered, failed, tried again",
-    line: "Waiting now", place: "Place", caller: "Caller", request: "Request", model: "Model", waited: "Waited", eta: "Sent in", cancel: "Cancel", "nobody": "Nobody waits.",
-    lanes: "Lanes and limits", limits: "Limits", change: "Limits…", pause: "Pause", resume: "Resume", held: "held by the operator", paused: "{why}, paused {t} more",
-    rpm: "Calls a minute", concurrency: "Calls in flight", timeout: "Seconds a call", queue_size: "Places in line", "as-set": "as set",
-    "limits-why": "Empty: back to the setting. 0: no limit. It holds at once, in all replicas, and after a restart.", apply: "Apply", close: "Close", save: "Save", forget: "Forget",
-    last: "Last requests", time: "Time", status: "Status", story: "Story", callers: "Who uses it (5 minutes)", statuses: "Statuses (hour)", jobs: "Jobs and batches", left: "left",
+    "line-used": "used", "line-answered": "answered",
+    line: "Waiting now", place: "Place", caller: "Caller", request: "Request", model: "Model", priority: "Priority", waited: "Waited", eta: "Sent in", cancel: "Cancel", nobody: "Nobody waits.",
+    high: "high", normal: "normal", low: "low", batch: "batch",
+    lanes: "Accounts and limits", lane: "Lane", limits: "Limits", change: "Limits…", pause: "Pause", resume: "Resume", held: "held by the operator", paused: "{why}, paused {t} more",
+    "upstream 429": "upstream 429", "token 429": "429 for an access token", "429 elsewhere": "429 in another replica",
+    pace: "Pace", "per-minute": "{n} a minute", "in-use": "{share} used", "of-allowed-now": "{n} of {allowed} allowed", set: "{n} are set", "no-limit-set": "no limit is set",
+    "of-places": "{n} of {size} places", tokens: "Tokens (hour)", "tokens-told": "{asked} asked, {out} answered", balance: "Left at the API",
+    rpm: "Calls a minute", concurrency: "Calls in flight", timeout: "Seconds a call", queue_size: "Places in line", "as-set": "as set: {n}",
+    "limits-why": "Empty: back to the setting. 0 for calls: no limit. It holds at once, in all replicas, and after a restart.", apply: "Apply", close: "Close", save: "Save", forget: "Forget",
+    "effect-clears": "the line of {n} clears in {t}", "effect-now": "{t} as it is now", "effect-held": "held: nothing is sent until it is resumed", "effect-late": "too late for {n} of them",
+    "effect-flying": "{n} more are in flight than may be: no call begins until they have ended", "effect-full": "newcomers get 429 until fewer than {n} wait",
+    last: "Last requests", "nothing-yet": "Nothing yet.", time: "Time", status: "Status", story: "Story", callers: "Who uses it (5 minutes)", statuses: "Statuses (hour)", left: "left", "n-waiting": "{n} waiting",
     "story-told": "received, waited {waited}, {attempts}, answered after {took}", "story-left": "received, waited {waited}, its caller left after {took}", "story-failed": "received, waited {waited}, {attempts}, {error} after {took}",
-    "attempt": "one call", "attempts": "{n} calls", "no-attempt": "no call",
-    live_jobs: "queued", batch_jobs: "queued, batch", delayed: "to be tried again", running: "under way", kept: "kept", bytes: "room taken", lines: "{done} of {total}",
+    attempt: "one call", attempts: "{n} calls", "no-attempt": "no call",
+    replicas: "Replicas", replica: "Replica", sent: "{n} calls in the last minute", share: "Of the rate", seen: "Seen", "this-one": "this one", ago: "{t} ago",
+    jobs: "Jobs and batches", live_jobs: "queued", batch_jobs: "queued, batch", delayed: "to be tried again", running: "under way", kept: "kept", bytes: "room taken", lines: "{done} of {total}",
+    validating: "being checked", in_progress: "under way", finalizing: "almost done", completed: "done", expired: "too late", cancelling: "being cancelled", cancelled: "cancelled",
     playground: "Playground: a chat through the line", question: "Ask something", "model-hint": "model (as set)", send: "Send", leave: "Stop",
     "in-line": "place {n} in line, about {t}", "in-flight": "in flight…", streaming: "answering…", done: "waited {waited}, answered in {took}", gone: "stopped",
     "key-why": "The operator's key (ADMIN_API_KEY). It stays in this tab and is forgotten with it.",
   },
   ru: {
     connecting: "соединение…", live: "на связи", lost: "нет связи, пробуем снова…", refused: "нужен ключ", stopping: "останавливается",
-    sandbox: "песочница: отвечает эмулятор", replicas: "занятых реплик", key: "Ключ", theme: "Светлая или тёмная", now: "Сейчас",
-    used: "Доля оплаченной скорости в деле", waiting: "Ждут", flying: "В полёте", wait: "Ожидание в очереди", call: "Ответ API", answered: "Отвечено",
-    "no-pace": "темп не ограничен", "a-minute": "в минуту", "of": "из", "of-places": "из {n} мест", "newcomer": "новый уйдёт через {t}", "at-once": "новый уйдёт сразу",
-    "no-limit": "без ограничения", median: "половина, за последнюю минуту", p95: "95 %: {t}", "last-hour": "за последний час", failed: "неудачно", retried: "повторов",
+    sandbox: "песочница: отвечает эмулятор", key: "Ключ", theme: "Светлая или тёмная", now: "Сейчас", "other-language": "In English",
+    used: "Доля оплаченной скорости в деле", waiting: "Ждут", flying: "В полёте", wait: "Ожидание в очереди", call: "Ответ API", answered: "Отвечено (час)",
+    "no-pace": "темп не ограничен", "of-rate": "{n} из {rpm} в минуту", "of-allowed": "разрешено {n}", newcomer: "новый уйдёт через {t}", "at-once": "новый уйдёт сразу",
+    "no-limit": "без ограничения", median: "половина, за последнюю минуту", p95: "95 %: {t}", failed: "неудачно", retried: "повторов",
     "chart-used": "Доля оплаченной скорости, %", "chart-line": "Ждут и в полёте", "chart-times": "Секунды: ожидание и ответ (95 %)", "chart-answers": "В секунду: отвечено, неудачно, повторов",
-    line: "Ждут сейчас", place: "Место", caller: "Клиент", request: "Запрос", model: "Модель", waited: "Ждёт", eta: "Уйдёт через", cancel: "Отменить", "nobody": "Никто не ждёт.",
-    lanes: "Линии и пределы", limits: "Пределы", change: "Пределы…", pause: "Пауза", resume: "Продолжить", held: "остановлено оператором", paused: "{why}, пауза ещё {t}",
-    rpm: "Вызовов в минуту", concurrency: "Вызовов в полёте", timeout: "Секунд на вызов", queue_size: "Мест в очереди", "as-set": "как задано",
-    "limits-why": "Пусто — как в настройке. 0 — без ограничения. Действует сразу, во всех репликах и после перезапуска.", apply: "Применить", close: "Закрыть", save: "Сохранить", forget: "Забыть",
-    last: "Последние запросы", time: "Время", status: "Статус", story: "История", callers: "Кто пользуется (5 минут)", statuses: "Статусы (час)", jobs: "Задания и пакеты", left: "ушёл",
+    "line-used": "в деле", "line-answered": "отвечено",
+    line: "Ждут сейчас", place: "Место", caller: "Клиент", request: "Запрос", model: "Модель", priority: "Приоритет", waited: "Ждёт", eta: "Уйдёт через", cancel: "Отменить", nobody: "Никто не ждёт.",
+    high: "высокий", normal: "обычный", low: "низкий", batch: "пакет",
+    lanes: "Счета и пределы", lane: "Линия", limits: "Пределы", change: "Пределы…", pause: "Пауза", resume: "Продолжить", held: "остановлено оператором", paused: "{why}, пауза ещё {t}",
+    "upstream 429": "API ответил 429", "token 429": "429 на запрос токена", "429 elsewhere": "429 у другой реплики",
+    pace: "Темп", "per-minute": "{n} в минуту", "in-use": "в деле {share}", "of-allowed-now": "{n}, разрешено {allowed}", set: "задано {n}", "no-limit-set": "предел не задан",
+    "of-places": "{n}, мест {size}", tokens: "Токены (час)", "tokens-told": "в запросах {asked}, в ответах {out}", balance: "Осталось у API",
+    rpm: "Вызовов в минуту", concurrency: "Вызовов в полёте", timeout: "Секунд на вызов", queue_size: "Мест в очереди", "as-set": "как задано: {n}",
+    "limits-why": "Пусто — как в настройке. 0 для вызовов — без ограничения. Действует сразу, во всех репликах и после перезапуска.", apply: "Применить", close: "Закрыть", save: "Сохранить", forget: "Забыть",
+    "effect-clears": "очередь из {n} уйдёт за {t}", "effect-now": "сейчас — за {t}", "effect-held": "остановлено: ничего не уходит, пока не продолжат", "effect-late": "из них {n} не дождутся",
+    "effect-flying": "в полёте на {n} больше, чем можно: новых вызовов нет, пока они не закончатся", "effect-full": "новые получают 429, пока ждут не меньше {n}",
+    last: "Последние запросы", "nothing-yet": "Пока ничего.", time: "Время", status: "Статус", story: "История", callers: "Кто пользуется (5 минут)", statuses: "Статусы (час)", left: "ушёл", "n-waiting": "ждут: {n}",
     "story-told": "пришёл, ждал {waited}, {attempts}, ответ через {took}", "story-left": "пришёл, ждал {waited}, клиент ушёл через {took}", "story-failed": "пришёл, ждал {waited}, {attempts}, {error} через {took}",
-    "attempt": "один вызов", "attempts": "вызовов: {n}", "no-attempt": "без вызова",
-    live_jobs: "в очереди", batch_jobs: "в очереди, пакеты", delayed: "ждут повтора", running: "выполняются", kept: "хранится", bytes: "занято", lines: "{done} из {total}",
+    attempt: "один вызов", attempts: "вызовов: {n}", "no-attempt": "без вызова",
+    replicas: "Реплики", replica: "Реплика", sent: "вызовов за последнюю минуту: {n}", share: "Доля скорости", seen: "На связи", "this-one": "эта", ago: "{t} назад",
+    jobs: "Задания и пакеты", live_jobs: "в очереди", batch_jobs: "в очереди, пакеты", delayed: "ждут повтора", running: "выполняются", kept: "хранится", bytes: "занято", lines: "{done} из {total}",
+    validating: "проверяется", in_progress: "выполняется", finalizing: "почти готов", completed: "готов", expired: "не успел", cancelling: "отменяется", cancelled: "отменён",
     playground: "Проба: чат через очередь", question: "Спросите что-нибудь", "model-hint": "модель (как задана)", send: "Отправить", leave: "Остановить",
     "in-line": "место {n} в очереди, около {t}", "in-flight": "в полёте…", streaming: "отвечает…", done: "ждали {waited}, ответ за {took}", gone: "остановлено",
     "key-why": "Ключ оператора (ADMIN_API_KEY). Он остаётся в этой вкладке и забывается вместе с ней.",
   },
 };
 
-const kept = localStorage.getItem("language");
-let language = kept in WORDS ? kept : navigator.language.startsWith("ru") ? "ru" : "en";
+const kept = browser.get("language");
+let language = kept && kept in WORDS ? kept : navigator.language.startsWith("ru") ? "ru" : "en";
 
 /** What is said here, with what is to be put into it. */
 export function say(key, put = {}) {
@@ -63,11 +83,14 @@ export function speak() {
 
 export function switchLanguage() {
   language = language === "ru" ? "en" : "ru";
-  localStorage.setItem("language", language);
+  browser.put("language", language);
   speak();
 }
 
 // -- numbers as people read them
+
+/** Between a number and its unit no line ends. */
+const GAP = "\u00a0";
 
 export function number(value, digits = 0) {
   return value.toLocaleString(language, { maximumFractionDigits: digits });
@@ -80,18 +103,19 @@ export function percent(value) {
 /** Seconds, shortly: 0.25 s, 12 s, 4 min 48 s, 2 h 5 min. */
 export function seconds(value) {
   const [ms, s, min, h] = language === "ru" ? ["мс", "с", "мин", "ч"] : ["ms", "s", "min", "h"];
-  if (value < 1) return `${number(value * 1000)} ${ms}`;
-  if (value < 60) return `${number(value, value < 10 ? 1 : 0)} ${s}`;
   const whole = Math.round(value);
-  if (whole < 3600) return `${Math.floor(whole / 60)} ${min} ${whole % 60} ${s}`;
-  return `${Math.floor(whole / 3600)} ${h} ${Math.round((whole % 3600) / 60)} ${min}`;
+  if (value < 0.9995) return `${number(value * 1000)}${GAP}${ms}`;
+  if (value < 59.5) return `${number(value, value < 9.95 ? 1 : 0)}${GAP}${s}`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}${GAP}${min} ${whole % 60}${GAP}${s}`;
+  const minutes = Math.round(whole / 60);
+  return `${Math.floor(minutes / 60)}${GAP}${h} ${minutes % 60}${GAP}${min}`;
 }
 
 export function bytes(value) {
-  const units = ["B", "kB", "MB", "GB"];
+  const units = language === "ru" ? ["Б", "КБ", "МБ", "ГБ"] : ["B", "KB", "MB", "GB"];
   let unit = 0;
   while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
-  return `${number(value, value < 10 ? 1 : 0)} ${units[unit]}`;
+  return `${number(value, value < 10 ? 1 : 0)}${GAP}${units[unit]}`;
 }
 
 export function clock(at) {

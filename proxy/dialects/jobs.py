@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,8 +10,11 @@ import orjson
 
 from proxy.dialects.native import json_type
 from proxy.errors import BadRequest
-from proxy.jobs import Answer, Job, Page, State
+from proxy.jobs import Answer, Job, State
 from proxy.line import Priority
+
+#: JSON as it is written.
+Told = dict[str, Any]
 
 #: Headers that a job may bring for its request, besides those that it has anyway; none of them is a credential.
 HEADERS = frozenset(
@@ -169,13 +172,13 @@ def is_newest_first(word: str) -> bool:
 
 
 class Place(NamedTuple):
-    """Where a job waits, from 1, and in about how many seconds it begins."""
+    """Where a job waits, from 1, and in about how many seconds it begins; None: nobody knows."""
 
     position: int
-    eta: float
+    eta: float | None
 
 
-def job_in_brief(job: Job) -> dict[str, Any]:
+def job_in_brief(job: Job) -> Told:
     """A job as lists tell it. Times are seconds since the epoch."""
     return {
         "id": job.id,
@@ -196,19 +199,19 @@ def job_in_brief(job: Job) -> dict[str, Any]:
     }
 
 
-def job_told(job: Job, place: Place | None) -> dict[str, Any]:
+def job_told(job: Job, place: Place | None) -> Told:
     """All of it: with its place while it waits, and its answer when there is one."""
     return {
         **job_in_brief(job),
         "position": place.position if place else None,
-        "eta": round(place.eta, 3) if place else None,
+        "eta": rounded(place.eta) if place else None,
         "answer": answer_told(job.answer) if job.answer and job.state.is_end else None,
     }
 
 
-def answer_told(answer: Answer) -> dict[str, Any]:
+def answer_told(answer: Answer) -> Told:
     """An answer in JSON: JSON as it is, text as text, anything else in base64, with `encoding` then."""
-    told: dict[str, Any] = {"status": answer.status, "content_type": answer.content_type}
+    told: Told = {"status": answer.status, "content_type": answer.content_type}
     if "json" in answer.content_type and (fragment := json_in(answer.body)) is not None:
         return {**told, "body": fragment}
     try:
@@ -227,16 +230,17 @@ def json_in(body: bytes) -> orjson.Fragment | None:
     return orjson.Fragment(body.replace(b"\r", b" ").replace(b"\n", b" "))
 
 
-def list_told(page: Page[Job]) -> dict[str, Any]:
+def list_told(jobs: Sequence[Told], after: str | None) -> Told:
     """`after` is where the next page begins, null at the end."""
-    return {
-        "object": "list",
-        "data": [job_in_brief(job) for job in page.entries],
-        "has_more": page.after is not None,
-        "after": page.after,
-    }
+    return {"object": "list", "data": jobs, "has_more": after is not None, "after": after}
 
 
-def rounded(moment: float | None) -> float | None:
+def for_operator(job: Job, told: Told, *, is_own: bool) -> Told:
+    """A job with its caller's name; of one that is not the operator's own, nothing that was asked or answered."""
+    unsaid = {} if is_own else {"path": job.path.partition("?")[0], "answer": None}
+    return {**{name: unsaid.get(name, value) for name, value in told.items()}, "caller": job.caller}
+
+
+def rounded(seconds: float | None) -> float | None:
     """To milliseconds."""
-    return None if moment is None else round(moment, 3)
+    return None if seconds is None else round(seconds, 3)

@@ -6,7 +6,7 @@ In all of it 0 stands for "no limit", null for "the setting holds" or "nobody kn
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from proxy.line import Helm, LaneState, Standing
 LISTED, MOST_LISTED = 100, 1000
 #: Entries of the record that are listed unless told otherwise.
 RECORDED = 100
-#: Characters of a model's name that are told.
+#: Characters of a name that are told: a model's, or that of a field which is none.
 LONGEST = 100
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -53,7 +53,7 @@ class Wanted:
 def object_in(body: bytes) -> dict[str, Any]:
     try:
         # Not orjson: a NaN is to be told with the name of its field.
-        told = json.loads(body)
+        told = json.loads(body, object_pairs_hook=once_each)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}" if body else "the body is empty: send JSON") from None
     if not isinstance(told, dict):
@@ -61,8 +61,22 @@ def object_in(body: bytes) -> dict[str, Any]:
     return told
 
 
+def once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Raises BadRequest for two values of one name: which of them is meant, nobody knows."""
+    told: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in told:
+            raise BadRequest(f'"{name[:LONGEST]}" comes twice: name it once', param=name[:LONGEST])
+        told[name] = value
+    return told
+
+
 def value_in(field: str, value: object) -> float | None:
-    if value is None and field in FIELDS:
+    """Raises BadRequest."""
+    if field not in FIELDS:
+        known = ", ".join(("lane", *FIELDS))
+        raise BadRequest(f'unknown field "{field[:LONGEST]}": there are {known}', param=field[:LONGEST])
+    if value is None:
         return None
     try:
         return checked(field, value)
@@ -170,15 +184,17 @@ def forecast_told(forecast: Forecast) -> dict[str, Any]:
 # ---- Lines, told ----
 
 
-def line_told(
-    name: str, state: LaneState, waiting: tuple[int, list[Standing]], calls: tuple[int, list[Standing]]
-) -> dict[str, Any]:
-    """A lane's line. `seen` counts those that whoever asks may see, of which some are listed."""
+#: How many there are that whoever asks may see, and some of them as `request_told` tells each.
+Listed = tuple[int, list[dict[str, Any]]]
+
+
+def line_told(name: str, state: LaneState, waiting: Listed, calls: Listed) -> dict[str, Any]:
+    """A lane's line."""
     return {
         "name": name,
         **numbers_told(state),
-        "line": {"seen": waiting[0], "requests": [request_told(one, state) for one in waiting[1]]},
-        "calls": {"seen": calls[0], "requests": [request_told(one, state) for one in calls[1]]},
+        "line": {"seen": waiting[0], "requests": waiting[1]},
+        "calls": {"seen": calls[0], "requests": calls[1]},
     }
 
 

@@ -116,7 +116,7 @@ class Job:
     What to run: `operation` in `dialect`, with `method`, `path`, `headers` and `body` as they came, credentials left
     out, for all of it is kept on a disk. Whose it is: `caller` is the name of a key, EVERYBODY or SERVICE. A job of
     a `batch` has the `custom_id` of its line. One that came with an Idempotency-Key has `key`, and the `fingerprint` of
-    its request. `webhook` is an address to be told of its end.
+    its request. `webhook` is an address to be told of its end. `upstream` names the lane that it asks for, if it does.
 
     A job that has not begun at its `deadline` expires. It is kept for `keep` seconds after its end.
     """
@@ -133,6 +133,7 @@ class Job:
     batch: str | None = None
     custom_id: str | None = None
     webhook: str | None = None
+    upstream: str = ""
     key: str | None = None
     fingerprint: str = ""
     created: float = field(default_factory=time.time)
@@ -147,6 +148,8 @@ class Job:
     started: float | None = None
     finished: float | None = None
     expires_at: float | None = None
+    #: Queued: when it may be claimed, if an attempt has failed before; None: now.
+    again_at: float | None = None
     answer: Answer | None = None
     error: str = ""
     progress: str = ""
@@ -281,8 +284,8 @@ class JobStore(Protocol):
     ) -> bool:
         """It failed; with `retry_at` it is queued, and not claimed before. False as for `ack`."""
 
-    async def release(self, claim: Claim) -> bool:
-        """Give it back: it did not begin, and keeps its place. False as for `ack`."""
+    async def release(self, claim: Claim, *, why: str = "") -> bool:
+        """Give it back: it did not begin, and keeps its place; `why` is its `error` then. False as for `ack`."""
 
     async def cancel(self, id: str, *, caller: str | None) -> State | None:
         """It is not to run, or its answer is not wanted. Returns its state then, None if there is none.

@@ -1,10 +1,11 @@
 """Files of callers, as OpenAI's API has them: kept in parts, written and read without ever being whole in memory."""
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proxy.errors import NotFound
 from proxy.jobs import Page, new_id
 
 #: Bytes of a part.
@@ -73,6 +74,27 @@ async def parts_of(content: AsyncIterable[bytes], size: int = PART) -> AsyncIter
                 del held[:size]
     if held:
         yield bytes(held)
+
+
+async def put_all(content: AsyncIterable[bytes], put: Callable[[int, bytes], Awaitable[object]]) -> int:
+    """Put the parts of it somewhere, by their numbers from 0. Returns how many bytes there are."""
+    size = number = 0
+    async for part in parts_of(content):
+        await put(number, part)
+        size, number = size + len(part), number + 1
+    return size
+
+
+async def content_of(
+    file: StoredFile | None, part_of: Callable[[int], Awaitable[bytes | None]]
+) -> AsyncIterator[bytes]:
+    """The parts of a file, by their numbers from 0. Raises NotFound if it is not there, or a part of it is not."""
+    read = number = 0
+    while file is not None and read < file.bytes and (part := await part_of(number)) is not None:
+        yield part
+        read, number = read + len(part), number + 1
+    if file is None or read < file.bytes:
+        raise NotFound("there is no such file")
 
 
 async def lines_of(content: AsyncIterable[bytes], longest: int) -> AsyncIterator[bytes]:

@@ -16,13 +16,14 @@ from proxy.line import Priority
 
 PRIORITIES = {OWN_RANK: Priority.HIGH} | {rank: priority for priority, rank in RANKS.items()}
 #: What is in `about`.
-JOB_ABOUT = ("operation", "dialect", "method", "path", "headers", "custom_id", "webhook")
+JOB_ABOUT = ("operation", "dialect", "method", "path", "headers", "custom_id", "webhook", "upstream")
 FILE_ABOUT = ("filename",)
 BATCH_ABOUT = ("endpoint", "window", "input_file", "metadata")
 
 #: Fields of a job in the order in which engines ask for them; its body and its answer's are kept apart.
 JOB_TEXTS = ("id", "caller", "state", "batch", "key", "fingerprint", "content_type", "error", "progress", "about")
-JOB_NUMBERS = ("created", "started", "finished", "deadline", "keep", "expires_at")
+JOB_TIMES = ("created", "started", "finished", "deadline", "keep", "expires_at")
+JOB_NUMBERS = (*JOB_TIMES, "due")
 JOB_COUNTS = ("rank", "fence", "attempts", "status")
 JOB_FIELDS = (*JOB_TEXTS, *JOB_NUMBERS, *JOB_COUNTS)
 
@@ -88,13 +89,14 @@ def check_key(job: Job) -> None:
 
 def job_of(fields: Mapping[str, Any], *, body: bytes = b"", answer: bytes | None = None) -> Job:
     """The job whose fields these are; without `answer` it is told without one."""
-    status = fields["status"]
+    status, state = fields["status"], State(fields["state"])
     return Job(
         **names_of(fields, "id", "caller", "batch", "key"),
         **json.loads(fields["about"]),
-        **{name: fields[name] for name in ("fingerprint", "fence", "attempts", "error", "progress", *JOB_NUMBERS)},
+        **{name: fields[name] for name in ("fingerprint", "fence", "attempts", "error", "progress", *JOB_TIMES)},
         priority=PRIORITIES[fields["rank"]],
-        state=State(fields["state"]),
+        state=state,
+        again_at=fields["due"] or None if state is State.QUEUED else None,
         body=body,
         answer=None if answer is None or status is None else Answer(status, fields["content_type"], answer),
     )

@@ -1,10 +1,9 @@
-"""Runs jobs: takes them from the store in tens, has them served, tells the store how they ended.
+"""Runs jobs: takes them from the store in tens, has them served, has the store told how they ended.
 
 Rule 1: at most WAITING jobs of a kind wait in the line at once, however many there are; what else comes finds it short.
-Rule 2: an answer that was paid for is told to the store until the store takes it, or says that it is ours no more.
-Rule 3: what did not begin is given back, at a stop too. What fails and may succeed another time is tried again, with
+Rule 2: what did not begin is given back, at a stop too. What fails and may succeed another time is tried again, with
         pauses that grow, unless somebody waits for its answer here and now.
-Rule 4: what the service has to do for itself is a job too, so that it outlives this process like all others.
+Rule 3: what the service has to do for itself is a job too, so that it outlives this process like all others.
 """
 
 import asyncio
@@ -13,21 +12,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from proxy.errors import (
-    Cancelled,
-    ClaimOver,
-    JobsFull,
-    JobsUnavailable,
-    LanesFull,
-    LineFull,
-    ProxyError,
-    Stopping,
-    WaitTooLong,
-)
+from proxy.errors import Cancelled, ClaimOver, LanesFull, LineFull, ProxyError, Stopping, WaitTooLong
 from proxy.jobs import SERVICE, Answer, Claim, Job, Kind
+from proxy.jobs.ledger import LONGEST_PAUSE, Ledger, insisting
 from proxy.jobs.recording import Ended, Recording
+from proxy.jobs.run import Run
 from proxy.jobs.store import Store
 
 log = logging.getLogger("proxy.jobs")
@@ -44,18 +35,13 @@ PURGE = 60.0
 FAREWELL = 5.0
 #: Seconds before another attempt, half of them random; three times as many before each further one.
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 3600.0
-#: Seconds between two attempts to reach the store, from the first on.
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 #: Begins in which it was not sent, for each call that it may take: processes that die alone make few.
 FALSE_STARTS = 10
 #: There was no room for it, and nothing is wrong with the job.
 NO_ROOM = (Stopping, LineFull, WaitTooLong, LanesFull)
 #: Of what the API may do, what another attempt may mend: 504 is not among it, as it may be paid for.
 PASSING = frozenset({429, 500, 502, 503})
-#: What of the store may pass: it is away, or its disk is full.
-STORE_TROUBLE = (JobsUnavailable, JobsFull)
-#: What the note says of how often a job was sent.
-SENT = " sent"
+BUG = "internal error; the log tells more"
 DONE = Answer(200, "application/json", b"{}")
 
 
@@ -83,60 +69,6 @@ class Serve(Protocol):
     async def __call__(self, job: Job, recording: Recording, on_call: Callable[[], None]) -> Ended: ...
 
 
-class Run:
-    """A job under way in this process."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.recording = Recording()
-        #: How many wait here for its answer.
-        self.followers = 0
-        #: How often it left the line for a call, in all processes that ever ran it.
-        self.calls = calls_in(job.progress)
-        #: That is being noted.
-        self.noting: asyncio.Task[None] | None = None
-        #: Whether it is one of the tens that are taken from the store, and not begun for somebody who waits for it.
-        self.is_taken = False
-        #: Whether it counts among those who wait in the line.
-        self.is_waiting = True
-        #: Whether its claim is another's, or it was cancelled: nobody wants to know how it ends.
-        self.is_lost = False
-        #: Whether it is queued anew, or about to be.
-        self.is_given_back = False
-        #: When its claim ends unless it is renewed, by the clock that stores go by.
-        self.claimed_until = time.time() + LEASE
-        #: Whether it has ended, and the store is being told; and whether somebody here was told how.
-        self.is_over = self.is_told = False
-        self.task: asyncio.Task[None]
-
-    def __repr__(self) -> str:
-        return f"<Run {self.job} is_waiting={self.is_waiting} followers={self.followers}>"
-
-    @property
-    def tries(self) -> int:
-        """Which attempt this is, from 1; those that never left the line do not count if this one did."""
-        return self.calls if self.noting is not None else self.job.attempts
-
-    async def noted(self) -> None:
-        """Wait until its call is noted, if there was one."""
-        if self.noting is not None:
-            await self.noting
-
-    @property
-    def place(self) -> int:
-        """Its place in the line now, from 1, at most a second old; 0 if it is not there, or not there yet."""
-        note = self.recording.note
-        if note is None or note.lane is None or note.enrolled is None:
-            return 0
-        return note.lane.line.place(note.enrolled)
-
-    @property
-    def eta(self) -> float:
-        """Seconds until it is sent, if it has a place."""
-        note, place = self.recording.note, self.place
-        return note.lane.line.eta(place - 1) if note is not None and note.lane is not None and place else 0.0
-
-
 class Runner:
     """Runs the jobs of a store.
 
@@ -159,7 +91,7 @@ class Runner:
         self._store = store
         self._serve = serve
         self._own = own
-        self._after = after
+        self._ledger = Ledger(store.jobs, after)
         self._attempts = attempts
         self._runs: dict[str, Run] = {}
         self._room = asyncio.Event()
@@ -226,7 +158,7 @@ class Runner:
             run.job = job  # its lease had ended, nobody else took it, and it goes on
             run.claimed_until = time.time() + LEASE
             return run
-        run = self._runs[job.id] = Run(job)
+        run = self._runs[job.id] = Run(job, LEASE)
         run.is_waiting = job.kind is not Kind.OWN
         run.task = asyncio.create_task(self._whole(run))
         run.task.add_done_callback(lambda _: self._forget(run))
@@ -249,9 +181,9 @@ class Runner:
                 self.lose(run.job.id)
 
     def _expire(self, run: Run) -> None:
-        """Its deadline has come: if it still waits in the line it is given back, and the store lets it expire."""
+        """Its deadline has come: it counts if it still waits in the line."""
         if self._runs.get(run.job.id) is run and run.is_waiting and not run.is_over:
-            run.task.cancel()
+            run.expire()
 
     def _forget(self, run: Run) -> None:
         run.recording.end()
@@ -265,10 +197,10 @@ class Runner:
         jobs = self._store.jobs
         with jobs.news(kind.topic) as news:
             while most := await self._places(kind):
-                claimed = await self._insisting(partial(jobs.claim, kind, most, LEASE))
+                claimed = await insisting(partial(jobs.claim, kind, most, LEASE))
                 for job in claimed.jobs:
                     if self._stopping.is_set():
-                        await self._insisting(partial(jobs.release, job.claim))
+                        await insisting(partial(jobs.release, job.claim))
                     else:
                         self.begin(job).is_taken = True
                 if not claimed.jobs:
@@ -296,36 +228,37 @@ class Runner:
             if (own := self._own.get(job.operation)) is not None:  # it has a schedule of its own
                 await self._work(run, own)
             elif job.caller == SERVICE:  # another version of us has brought it
-                await self._fail(run, f"this service knows no {job.operation}", None, again_in=LONGEST_BACKOFF)
+                await self._ledger.put_off(run, f"this service knows no {job.operation}", LONGEST_BACKOFF)
             elif run.calls >= self._attempts or job.attempts > self._attempts * FALSE_STARTS:
-                await self._fail(run, f"it was begun {job.attempts - 1} times and never ended", None)
+                await self._ledger.failed(run, f"it was begun {job.attempts - 1} times and never ended")
             else:
                 await self._request(run)
         except asyncio.CancelledError:
-            await self._give_back(run)
+            await self._ledger.give_back(run)
         except Exception:
             log.exception("job %s: a bug in the proxy", job.id)
-            # Else a batch, say, would stand still for good.
-            again = self._backoff(run) if job.operation in self._own else None
-            await self._fail(run, "internal error; the log tells more", None, again_in=again)
+            if job.operation in self._own:  # else a batch, say, would stand still for good
+                await self._ledger.put_off(run, BUG, self._backoff(run))
+            else:
+                await self._ledger.failed(run, BUG)
 
     async def _request(self, run: Run) -> None:
         ended = await self._serve(run.job, run.recording, partial(self._called, run))
         failure, status = ended.failure, ended.answer.status
-        run.is_over, run.is_told = True, run.followers > 0
+        run.end()
         await run.noted()
         if isinstance(failure, ClaimOver):
-            await self._release(run)
+            await self._ledger.release(run)
         elif isinstance(failure, Stopping) or (isinstance(failure, NO_ROOM) and not run.is_told):
             self._rest(failure.retry_after or 1.0)
-            await self._release(run)
+            await self._ledger.release(run)
         elif failure is None and status < 400:
-            await self._ack(run, ended.answer)
+            await self._ledger.done(run, ended.answer)
         elif not isinstance(failure, Cancelled) and self._may_try_again(run, failure.status if failure else status):
             asked = failure.retry_after if failure else None
-            await self._fail(run, told(ended), ended.answer, again_in=max(self._backoff(run), asked or 0.0))
+            await self._ledger.put_off(run, told(ended), max(self._backoff(run), asked or 0.0), ended.answer)
         else:
-            await self._fail(run, told(ended), ended.answer)
+            await self._ledger.failed(run, told(ended), ended.answer)
 
     async def _work(self, run: Run, own: OwnWork) -> None:
         """Of the service's own."""
@@ -333,15 +266,15 @@ class Runner:
         try:
             await own(job)
         except TryLater as later:
-            await self._fail(run, str(later), None, again_in=later.seconds)
+            await self._ledger.put_off(run, str(later), later.seconds)
         except GiveUp as failure:
-            await self._fail(run, str(failure), None)
+            await self._ledger.failed(run, str(failure))
         except ProxyError as error:
             log.warning("%s %s is tried again: %s", job.operation, job.id, error)
-            await self._fail(run, str(error), None, again_in=self._backoff(run))
+            await self._ledger.put_off(run, str(error), self._backoff(run))
         else:
             run.is_over = True
-            await self._ack(run, DONE)
+            await self._ledger.done(run, DONE)
 
     def _called(self, run: Run) -> None:
         """It leaves the line. Raises ClaimOver if nobody has held its claim: this process may have stood still."""
@@ -350,15 +283,8 @@ class Runner:
         if run.is_waiting:
             run.is_waiting = False
             run.calls += 1
-            run.noting = asyncio.create_task(self._note_call(run))
+            run.noting = asyncio.create_task(self._ledger.sent(run))
             self._room.set()
-
-    async def _note_call(self, run: Run) -> None:
-        """Should this process die now, it is known that the job may be to blame, and not those that wait."""
-        try:
-            await self._store.jobs.note(run.job.claim, f"{run.calls}{SENT}")
-        except ProxyError as error:
-            log.warning("job %s: that it was sent is not noted: %s", run.job.id, error)
 
     def _rest(self, seconds: float) -> None:
         """The line has no room: take nothing for a while."""
@@ -369,57 +295,6 @@ class Runner:
 
     def _backoff(self, run: Run) -> float:
         return min(FIRST_BACKOFF * 3.0 ** max(0, run.tries - 1), LONGEST_BACKOFF) * (0.5 + random.random() / 2)
-
-    # -- telling the store
-
-    async def _ack(self, run: Run, answer: Answer) -> None:
-        await self._then(run)
-        await self._tell(run, partial(self._store.jobs.ack, answer=answer))
-
-    async def _fail(self, run: Run, error: str, answer: Answer | None, *, again_in: float | None = None) -> None:
-        run.is_given_back = again_in is not None
-        if again_in is None:
-            await self._then(run)
-        at = None if again_in is None else time.time() + again_in
-        await self._tell(run, partial(self._store.jobs.fail, error=error, answer=answer, retry_at=at))
-
-    async def _release(self, run: Run) -> None:
-        run.is_given_back = True
-        await self._tell(run, self._store.jobs.release)
-
-    async def _give_back(self, run: Run) -> None:
-        """It is ended early. A store that cannot be reached now gives it out again when its lease is over."""
-        if not run.is_lost:
-            run.is_given_back = True
-            try:
-                await run.noted()
-                await self._store.jobs.release(run.job.claim)
-            except STORE_TROUBLE as error:
-                log.warning("job %s is not given back: %s", run.job.id, error)
-
-    async def _then(self, run: Run) -> None:
-        """What is to be done when it has ended. Before that, lest it be forgotten: such work waits for the end."""
-        if (work := self._after(run.job)) is not None:
-            await self._insisting(partial(self._store.jobs.add, work, is_owed=True))
-
-    async def _tell(self, run: Run, tell: Callable[[Claim], Awaitable[bool]]) -> None:
-        claim = None
-        while claim != run.job.claim:
-            claim = run.job.claim
-            if await self._insisting(partial(tell, claim)):
-                return
-        log.warning("job %s: its end is not kept, for it is another's by now, or was cancelled", run.job.id)
-
-    async def _insisting(self, step: Callable[[], Awaitable[Any]]) -> Any:
-        """Until the store can be reached, and has room for what it has accepted before."""
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                return await step()
-            except STORE_TROUBLE as error:
-                log.warning("the store of jobs: %s", error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     # -- duties
 
@@ -438,7 +313,7 @@ class Runner:
             runs, began = [*self._runs.values()], time.time()
             claims: list[Claim] = [run.job.claim for run in runs]
             if claims:
-                lost = await self._insisting(partial(self._store.jobs.renew, claims, LEASE))
+                lost = await insisting(partial(self._store.jobs.renew, claims, LEASE))
                 for run, claim in zip(runs, claims, strict=True):
                     run.claimed_until = began + LEASE
                     if claim.id in lost and run.job.claim == claim and self._runs.get(claim.id) is run:
@@ -446,14 +321,8 @@ class Runner:
 
     async def _purge(self) -> None:
         while True:
-            await self._insisting(self._store.purge)
+            await insisting(self._store.purge)
             await asyncio.sleep(PURGE)
-
-
-def calls_in(progress: str) -> int:
-    """How often a job with this note of its progress was sent."""
-    number, sent, _ = progress.partition(SENT)
-    return int(number) if sent and number.isdecimal() else 0
 
 
 def told(ended: Ended) -> str:

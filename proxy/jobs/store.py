@@ -19,6 +19,8 @@ class Store:
     batches: BatchStore
     #: Where they are, for people; nothing secret is in it.
     where: str
+    #: Jobs that ran when the last process ended, and begin again; 0 where others may run them.
+    resumed: int = 0
 
     async def purge(self) -> int:
         """Expire what is late, forget what is old, in all of them. Returns how many. Raises JobsUnavailable."""

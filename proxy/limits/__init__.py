@@ -138,6 +138,9 @@ class Limits(Protocol):
     def listen(self, listener: Callable[[], None]) -> None:
         """Call it back whenever `overrides` has changed, whoever changed them."""
 
+    async def refresh(self) -> None:
+        """Hear of changes that other processes have made. Raises LimitsUnavailable."""
+
     async def settled(self) -> None:
         """Wait until it is known what operators set before, if that is to be known at all."""
 

@@ -135,6 +135,8 @@ class LocalLimits:
     def listen(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
 
+    async def refresh(self) -> None: ...
+
     async def settled(self) -> None: ...
 
     def _adopt(self, overrides: Overrides) -> None:

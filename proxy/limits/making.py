@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.audit import Audit, FileAudit, MemoryAudit
 from proxy.limits import Limits
+from proxy.limits.fleet import Alone, Fleet
 from proxy.limits.kept import LimitsFile
 from proxy.limits.local import LocalLimits, keep_nothing
 from proxy.limits.overrides import NONE, Overrides
@@ -34,6 +35,9 @@ class Engine(Protocol):
         before the first send.
         """
 
+    def fleet(self, name: str) -> Fleet:
+        """The replicas that keep the limits of this account together."""
+
 
 class LocalEngine:
     """An `Engine` of one process.
@@ -53,6 +57,9 @@ class LocalEngine:
         overrides, keep = self._overrides.get(name, NONE), partial(self._keep, name)
         return LocalLimits(rpm=rpm, concurrency=concurrency, rest=rest, overrides=overrides, keep=keep)
 
+    def fleet(self, name: str) -> Fleet:
+        return Alone()
+
     async def _keep(self, name: str, overrides: Overrides) -> str:
         self._overrides[name] = overrides
         return await (keep_nothing(overrides) if self._file is None else self._file.keep(name, overrides))
@@ -64,13 +71,18 @@ class SharedEngine:
     def __init__(self, settings: Settings, link: "RedisLink") -> None:
         from proxy.limits.shared import SharedLimits  # redis takes time to import, and is not wanted elsewhere
         from proxy.limits.shared_audit import SharedAudit
+        from proxy.limits.shared_fleet import SharedFleet
 
         self._make = partial(SharedLimits, link, fallback=settings.redis_fallback)
         self.audit: Audit = SharedAudit(link)
+        self._make_fleet = partial(SharedFleet, link)
 
     def limits(self, name: str, *, rpm: float | None, concurrency: int | None, rest: float = 0.0) -> Limits:
         # Redis remembers the last send itself.
         return self._make(name, rpm=rpm, concurrency=concurrency)
+
+    def fleet(self, name: str) -> Fleet:
+        return self._make_fleet(name)
 
 
 @asynccontextmanager

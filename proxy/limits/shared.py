@@ -226,6 +226,12 @@ class SharedLimits:
     def listen(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
 
+    async def refresh(self) -> None:
+        try:
+            await self._learn()
+        except RedisAway:
+            raise LimitsUnavailable from None
+
     async def settled(self) -> None:
         while self._link.is_connected and not self._is_closing and (self._set.is_outdated or not self._is_shared):
             await self._resting.until(math.inf)

@@ -7,6 +7,7 @@
 | `<prefix>:{<name>}:waiting`   | who waits for a slot                                | likewise                    |
 | `<prefix>:{<name>}:replicas`  | who has opened this account                         | likewise                    |
 | `<prefix>:{<name>}:overrides` | what operators set                                  | for ever                    |
+| `<prefix>:{<name>}:reports`   | what replicas tell of themselves, for the dashboard | KEY_LIFE after the last use |
 | `<prefix>:audit`              | who set it, the newest first                        | for ever                    |
 | `<prefix>:probe`              | written to see whether the server can be written to | KEY_LIFE                    |
 | `<prefix>:to:<link>`          | channel: slots that came free, for one process      |                             |
@@ -81,6 +82,10 @@ class Names:
         """The keys of one account, in the script's order."""
         kinds = ("state", "leases", "waiting", "replicas", "overrides")
         return tuple(f"{self._prefix}:{{{name}}}:{kind}" for kind in kinds)
+
+    def reports(self, name: str) -> str:
+        """The key of what the replicas of one account tell of themselves."""
+        return f"{self._prefix}:{{{name}}}:reports"
 
 
 class Reply(NamedTuple):

@@ -23,8 +23,9 @@ VERSION: Final = "3.1.0"
 #: A variable part of a path, with what it may be.
 VARIABLE: Final = re.compile(r"{(\w+)(?::[^}]*)?}")
 TEXT: Final = """\
-A waiting line with even pacing before an API that is limited and paid. A trailing slash makes no other path. A method
-that a path does not take is a 405 with `Allow`, a path that is not there a 404, in the dialect of the path.
+A waiting line with even pacing before an API that is limited and paid. A trailing slash makes no other path, and what
+takes GET takes HEAD. A method that a path does not take is a 405 with `Allow`, a path that is not there a 404, in the
+dialect of the path.
 
 While a request waits, clients that skip them get `102 Processing` as a sign of life, streams a 200 with comments.
 Where pages of other origins may call, answers have the `Access-Control-` headers that their browsers ask for.\

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from proxy import errors
 from proxy.errors import ProxyError
 from proxy.openapi import told
-from proxy.openapi.headers import answer_headers
+from proxy.openapi.headers import answer_headers, raw_headers
 
 Status = int | str
 JSON: Final = "application/json"
@@ -94,6 +94,6 @@ def response(dialect: str, status: Status, failures: list[Failure]) -> dict[str,
     theirs = {"description": "The API's own."}
     return {
         "description": "\n".join(f"- {failure}" for failure in failures),
-        "headers": answer_headers(None if dialect == RAW else status),
+        "headers": raw_headers() if dialect == RAW else answer_headers(status),
         "content": {"*/*": {"schema": {"anyOf": [ours, theirs]}}} if dialect == RAW else {JSON: {"schema": ours}},
     }

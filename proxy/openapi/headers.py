@@ -42,21 +42,26 @@ IN_LINE: Final = ("X-Queue-Wait-Ms", "X-Queue-Position", "RateLimit", "RateLimit
 #: Those of pages, and of streams of events.
 OF_PAGES: Final = ("ETag", "Cache-Control", "Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options")
 OF_EVENTS: Final = ("Cache-Control", "X-Accel-Buffering")
-#: What failures add, by their status.
+#: Those of failures that may be the API's own: how it came through the line, and the pause that the API asks for.
+OF_THEIRS: Final = (*IN_LINE, "Retry-After")
+#: What failures have, by their status.
 OF_FAILURES: Final[Mapping[int | str, tuple[str, ...]]] = {
-    401: ("WWW-Authenticate",),
-    403: ("Vary",),
-    429: (*IN_LINE, "Retry-After"),
-    "4XX": IN_LINE,
-    502: (*IN_LINE, "x-should-retry", "Retry-After"),
-    503: (*IN_LINE, "x-should-retry", "Retry-After"),
-    504: (*IN_LINE, "x-should-retry", "Retry-After"),
+    401: ("WWW-Authenticate", *IN_LINE),
+    403: ("Vary", *OF_THEIRS),
+    **dict.fromkeys((400, 404, 413, 429, 500, "4XX"), OF_THEIRS),
+    **dict.fromkeys((502, 503, 504), (*OF_THEIRS, "x-should-retry")),
 }
 
 
-def answer_headers(status: int | str | None) -> Described:
-    """Those of a failure; None: the API's own, perhaps."""
-    return named(*(IN_LINE if status is None else OF_FAILURES.get(status, ())))
+def answer_headers(status: int | str) -> Described:
+    """Those of a failure."""
+    return named(*OF_FAILURES.get(status, ()))
+
+
+def raw_headers() -> Described:
+    """Those of a failure that may be told by us or by the API, which has headers of its own."""
+    told = named(*OF_THEIRS, "x-should-retry")
+    return {**told, "WWW-Authenticate": {**ANSWERS["WWW-Authenticate"], "required": False}}
 
 
 def named(*names: str) -> Described:
@@ -75,7 +80,9 @@ def query(name: str, text: str, schema: Mapping[str, Any] = TEXT) -> Described:
     return parameter(name, "query", text, schema)
 
 
-REQUEST_ID: Final = parameter("X-Request-ID", "header", "1 to 128 visible ASCII characters; else it gets one of ours.")
+REQUEST_ID: Final = parameter(
+    "X-Request-ID", "header", "1 to 128 visible ASCII characters, not `.` or `..`; else it gets one of ours."
+)
 CLIENT: Final = parameter("X-Client-ID", "header", "Which of the caller's clients asks: they take turns.")
 SESSION: Final = parameter("X-Session-ID", "header", "Passed to the API.")
 HEARTBEAT: Final = parameter("X-Heartbeat", "header", "`102`: signs of life by 102 Processing, please.")

@@ -71,7 +71,11 @@ class Part:
 
 NATIVE: Final = Part("Native", "Chats, and the API's answers in an envelope.")
 CHAT: Final = Part("LanguageModelChat", "Conversations that the answer is appended to.", "language-model-chat")
-OPENAI: Final = Part("OpenAI", "For OpenAI's clients.", "openai")
+OPENAI: Final = Part(
+    "OpenAI",
+    "For OpenAI's clients. GigaChat's SDKs, known by their User-Agent, mean GigaChat's own paths by the same names.",
+    "openai",
+)
 ELSEWHERE: Final = Part(
     "OpenAI, elsewhere", "The same at the root, and under whatever a base address has before /v1.", "openai"
 )
@@ -151,11 +155,26 @@ def streamed(model: type[BaseModel]) -> Body:
     return {JSON: model, "text/event-stream": EVENT}
 
 
+def page(summary: str, body: Body, fails: Collection[Status] = ()) -> Operation:
+    """A file for browsers, sent once to each."""
+    return Operation(
+        summary,
+        PAGES,
+        {200: body, 304: None},
+        who=Who.ANYBODY,
+        fails=fails,
+        parameters=[NOT_MODIFIED],
+        headers={200: OF_PAGES, 304: OF_PAGES},
+    )
+
+
 ACCEPTED: Final = ("Location", "Preference-Applied", "Idempotency-Replayed")
 JOB: Final = told.Job
 #: What the store of jobs, files and batches may refuse with.
 STORE: Final = (501, 503, 507)
 EVENTS: Final[Body] = {"text/event-stream": EVENT}
+HTML: Final[Body] = {"text/html": TEXT}
+FILE: Final[Body] = {"*/*": ANY}
 STREAMS: Final = "`stream: true`: the answer comes in events."
 LIMIT: Final = "Entries of the list."
 
@@ -232,8 +251,8 @@ FORWARDED: Final = Operation(
     GIGACHAT,
     {"default": {"*/*": ANY}},
     text=(
-        "Passed on byte for byte, with its method, query and body; the status, the body and the type of the answer are "
-        "the API's own. Failures of this service are told as the API tells its own."
+        "Passed on byte for byte, with its method, query and body; the status, the body and the headers of the answer "
+        "are the API's own, with ours beside them. Failures of this service are told as the API tells its own."
     ),
     asked={"*/*": ANY},
     needs_body=False,
@@ -376,62 +395,31 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /v1/token": replace(SHORT_TOKEN, told={200: told.ShortToken, 404: told.OpenAIFailure}, parameters=[SDK]),
     "* /api/{version}/{path}": FORWARDED,
     "* /{version}/{path}": replace(FORWARDED, parameters=[SDK]),
-    "GET /dashboard": Operation(
-        "The dashboard",
-        PAGES,
-        {200: {"text/html": TEXT}, 304: None},
-        who=Who.ANYBODY,
-        parameters=[NOT_MODIFIED],
-        headers={200: OF_PAGES, 304: OF_PAGES},
-    ),
+    "GET /dashboard": page("The dashboard", HTML),
     "GET /dashboard/events": Operation(
         "What happens",
         PAGES,
         {200: EVENTS},
-        text="One stream for the dashboard.",
+        text="One stream for the dashboard: `history` once, then `now` every second.",
         who=Who.OPERATOR,
         headers={200: OF_EVENTS},
     ),
-    "GET /dashboard/{file}": Operation(
-        "The dashboard's files",
-        PAGES,
-        {200: {"*/*": ANY}, 304: None},
-        who=Who.ANYBODY,
-        parameters=[NOT_MODIFIED],
-        headers={200: OF_PAGES, 304: OF_PAGES},
-        fails=[404],
-    ),
-    "GET /docs": Operation(
-        "This description, to read and to try",
-        PAGES,
-        {200: {"text/html": TEXT}, 304: None},
-        who=Who.ANYBODY,
-        parameters=[NOT_MODIFIED],
-        headers={200: OF_PAGES, 304: OF_PAGES},
-    ),
-    "GET /docs/{file}": Operation(
-        "The files of that page",
-        PAGES,
-        {200: {"*/*": ANY}, 304: None},
-        who=Who.ANYBODY,
-        parameters=[NOT_MODIFIED],
-        headers={200: OF_PAGES, 304: OF_PAGES},
-        fails=[404],
-    ),
-    "GET /openapi.json": Operation(
-        "This description",
-        PAGES,
-        {200: {JSON: {"type": "object"}}, 304: None},
-        who=Who.ANYBODY,
-        parameters=[NOT_MODIFIED],
-        headers={200: OF_PAGES, 304: OF_PAGES},
-    ),
+    "GET /dashboard/{file}": page("The dashboard's files", FILE, fails=[404]),
+    "GET /docs": page("This description, to read and to try", HTML),
+    "GET /docs/{file}": page("The files of that page", FILE, fails=[404]),
+    "GET /openapi.json": page("This description", {JSON: {"type": "object"}}),
 }
 
 #: By their names.
 PATH_PARAMETERS: Final[Mapping[str, Described]] = {
     "id": parameter("id", "path", "Its id.", {"type": "string", "minLength": 1}, required=True),
-    "prefix": parameter("prefix", "path", "Whatever a base address has before /v1.", required=True),
+    "prefix": parameter(
+        "prefix",
+        "path",
+        "Whatever a base address has before /v1; it may have slashes. `api` means GigaChat's own paths.",
+        {"type": "string", "pattern": "^(?!api$)."},
+        required=True,
+    ),
     "version": parameter("version", "path", "Of the API.", {"enum": ["v1", "v2"], "type": "string"}, required=True),
     "path": parameter("path", "path", "Below the API's version; it may have slashes.", required=True),
     "file": parameter("file", "path", "Its name; it may have slashes.", required=True),

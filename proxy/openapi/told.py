@@ -299,6 +299,7 @@ class JobInBrief(Ours):
     batch: str | None
     custom_id: str | None
     error: str | None
+    caller: str = Field(MISSING, description="Whose it is; told to the operator alone.")
 
 
 class JobAnswer(Ours):

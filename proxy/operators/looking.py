@@ -19,7 +19,7 @@ AT_ONCE = 500
 HEADS = ("ID", "STATE", "AGE", "TRIES", "PRIORITY", "CALLER", "REQUEST", "NOTE")
 #: What is told as it stands, and what as a time, of a job and of a batch.
 FACTS = ("id", "state", "caller", "operation", "dialect", "method", "batch", "custom_id", "key")
-TIMES = ("created", "started", "finished", "deadline", "expires_at")
+TIMES = ("created", "started", "finished", "deadline", "expires_at", "again_at")
 FACTS_OF_BATCH = ("id", "state", "caller", "endpoint", "window", "input_file", "output_file", "error_file")
 
 
@@ -74,9 +74,15 @@ def row(job: Job) -> list[str]:
         job.priority.name.lower() if job.caller else "-",
         job.caller or "(the service)",
         f"{job.method} {path_of(job)}" if job.caller else job.operation,
-        job.error or job.progress,
+        note(job),
     ]
     return [harmless(cell) for cell in cells]
+
+
+def note(job: Job) -> str:
+    """What there is to say of it; first when it is tried again, if it is put off."""
+    pause = "" if job.again_at is None else f"again in {span(job.again_at - time.time())}"
+    return ": ".join(filter(None, (pause, job.error or job.progress)))
 
 
 # ---- show ----

@@ -15,6 +15,9 @@ TIMEOUT = 30.0
 LARGEST = 32 * 1024 * 1024
 #: Where a service that listens on all addresses of its machine is reached from there.
 HERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+#: What is told beside a 401.
+KEY_SENT = "the ADMIN_API_KEY that is set here was sent: it comes from the environment, .env or assets/env"
+NO_KEY = "no ADMIN_API_KEY is set here: put it into the environment, .env or assets/env"
 
 
 class WrongAddress(Exception):
@@ -104,8 +107,7 @@ class RunningService:
         if not isinstance(words, str):
             return NoService(f"{self.url}: what answers there ({status}) is no gigachat-proxy, or an older one")
         if status == 401:
-            sent = "the ADMIN_API_KEY that is set here was sent" if self._key else "no ADMIN_API_KEY is set here"
-            return Refused(f"{words} ({sent})")
+            return Refused(f"{words} ({KEY_SENT if self._key else NO_KEY})")
         return Refused(words)
 
 

@@ -6,7 +6,6 @@ What it writes down is true before it is written: `began ID NONCE` before a line
 import asyncio
 import os
 import sys
-from pathlib import Path
 from uuid import uuid4
 
 from proxy import batching
@@ -31,7 +30,7 @@ async def main(place: str) -> None:
     runner.WAITING, runner.UNDER_WAY = RUNNING, dict.fromkeys(Kind, RUNNING)
     runner.LEASE, runner.RENEWAL = 0.5, 0.1
     batching.AT_ONCE, batching.SETTLING, batching.LOOK = 10, 0.01, 0.2
-    async with opened(place if "://" in place else Path(place)) as store:
+    async with opened(place) as store:
         work = Runner(store, serve, {"batch": Batching(store, longest=10_000, room=10_000).run})
         work.start()
         await asyncio.Event().wait()

@@ -1,37 +1,15 @@
 """Stores for batches, one file of SQLite and a real Redis, and nobody who dawdles."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
-from redis_server import RedisServer
 
 from proxy import batching
 from proxy.jobs.store import Store, opened
 
 
-@pytest.fixture(scope="session")
-def jobs_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendonly", "yes")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
-    """Where an empty store is."""
-    if request.param == "sqlite":
-        return tmp_path / "jobs.sqlite"
-    server: RedisServer = request.getfixturevalue("jobs_redis")
-    server.client.flushall()
-    return server.url
-
-
 @pytest.fixture
-async def store(place: str | Path) -> AsyncIterator[Store]:
+async def store(place: str) -> AsyncIterator[Store]:
     async with opened(place) as store:
         yield store
 

@@ -204,7 +204,7 @@ async def test_a_batch_waits_until_the_lines_of_others_have_left(store: Store, m
     assert looks == 8
 
 
-async def test_a_store_without_room_only_delays_a_batch(place: Any, monkeypatch: pytest.MonkeyPatch):
+async def test_a_store_without_room_only_delays_a_batch(place: str, monkeypatch: pytest.MonkeyPatch):
     """It goes on where it was left; no line is lost, and none is run twice."""
     monkeypatch.setattr(batching, "PAUSE", 0.01)
     ran: list[str | None] = []
@@ -233,7 +233,7 @@ async def test_a_store_without_room_only_delays_a_batch(place: Any, monkeypatch:
     assert sorted(map(str, ran)) == list("01234")
 
 
-async def test_answers_that_fill_the_store_are_delivered(place: Any):
+async def test_answers_that_fill_the_store_are_delivered(place: str):
     """They are paid for. Once they are in a file, the lines leave the store and make room."""
     long = "x" * 10_000
 
@@ -248,7 +248,7 @@ async def test_answers_that_fill_the_store_are_delivered(place: Any):
         assert len(await read(store, done.output_file)) == 150
 
 
-async def test_a_batch_for_which_there_is_no_room_is_refused_and_never_run(place: Any):
+async def test_a_batch_for_which_there_is_no_room_is_refused_and_never_run(place: str):
     async with opened(place, room=Room(bytes=10_000_000)) as store:
         order = await ordered(store, lines(1))
     async with opened(place, room=Room(bytes=1)) as store:

@@ -210,11 +210,11 @@ class Witness:
     def runs(self) -> int:
         return sum(map(len, self.given.values()))
 
-    def watch(self, place: str | Path, runs: int) -> None:
+    def watch(self, place: str, runs: int) -> None:
         """Let a victim begin so many lines, and kill it."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
-            [sys.executable, str(HERE / "batch_victim.py"), str(place)], env=environment, stdout=subprocess.PIPE
+            [sys.executable, str(HERE / "batch_victim.py"), place], env=environment, stdout=subprocess.PIPE
         ) as victim:
             assert victim.stdout is not None
             end = Timer(PATIENCE, victim.kill)  # of one that does nothing
@@ -228,7 +228,7 @@ class Witness:
             self.given[id].append(nonce)
 
 
-async def test_after_kills_of_whole_processes_each_line_has_one_answer(place: str | Path):
+async def test_after_kills_of_whole_processes_each_line_has_one_answer(place: str):
     """And no more runs were in vain than there were lines running at the kills."""
     async with opened(place) as store:
         batch = await accepted(store, lines(600))

@@ -1,38 +1,20 @@
 """What the dashboard is told, and who may hear it."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from events import events, told
 from pydantic import SecretStr
-from running import Proxy, StartProxy, busy, until
+from running import StartProxy, busy, until
 
-from proxy.overview import Tallies, Times
+import emulator
+from proxy.errors import JobsUnavailable
+from proxy.recent import HOUR, NAMES, OTHERS, Hour, Sample, Tallies, Times
 
 ADMIN = {"Authorization": "Bearer the-operators-own"}
-
-
-async def events(proxy: Proxy, headers: dict[str, str] | None = None) -> AsyncIterator[tuple[str, Any]]:
-    async with proxy.http.get(f"{proxy.url}/dashboard/events", headers=headers) as response:
-        assert response.status == 200 and response.content_type == "text/event-stream"
-        name = ""
-        async for line in response.content:
-            if line.startswith(b"event: "):
-                name = line[7:].decode().strip()
-            elif line.startswith(b"data: "):
-                yield name, json.loads(line[6:])
-
-
-async def told(proxy: Proxy, *, until: Any = lambda now: True) -> dict[str, Any]:
-    """What is told `now` once it is as it should be."""
-    async with asyncio.timeout(20):
-        async for name, data in events(proxy):
-            if name == "now" and until(data):
-                return dict(data)
-    raise AssertionError("the stream ended")
 
 
 async def test_history_comes_first_then_how_it_is_now(start_proxy: StartProxy) -> None:
@@ -71,6 +53,105 @@ async def test_a_pause_of_the_api_is_told_with_its_reason(start_proxy: StartProx
     assert now["lanes"][0]["reason"] == "upstream 429"
     assert (await asked).status == 200
     assert (await told(proxy))["hour"]["retried"] == 1
+
+
+async def test_without_a_pause_there_is_no_reason_for_one(start_proxy: StartProxy) -> None:
+    lane = (await told(await start_proxy()))["lanes"][0]
+    assert (lane["paused"], lane["reason"]) == (0, None)
+
+
+async def test_a_pause_for_the_sake_of_a_token_is_told_as_one(start_proxy: StartProxy) -> None:
+    """No call was refused: the API gives no access token for a moment."""
+    proxy = await start_proxy()
+    proxy.giga.state.faults.add({"kind": "status", "status": 429, "path": "/oauth", "times": -1})
+    asked = asyncio.create_task(proxy.ask("waits"))
+    now = await told(proxy, until=lambda now: now["lanes"][0]["reason"])
+    assert now["lanes"][0]["reason"] == "token 429"
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+
+
+async def test_a_lane_that_is_held_promises_no_time(start_proxy: StartProxy) -> None:
+    """Nobody knows when it will be resumed."""
+    proxy = await start_proxy()
+    async with proxy.http.patch(f"{proxy.url}/limits", json={"paused": True}) as response:
+        assert response.status == 200
+    asked = asyncio.create_task(proxy.ask("waits"))
+    now = await told(proxy, until=lambda now: now["waiting"]["total"] == 1)
+    assert now["lanes"][0]["held"] and now["lanes"][0]["eta"] is None
+    assert now["waiting"]["requests"][0]["eta"] is None
+    async with proxy.http.patch(f"{proxy.url}/limits", json={"paused": False}) as response:
+        assert response.status == 200
+    assert (await asked).status == 200
+
+
+async def test_everybody_who_waits_is_counted_though_few_are_listed(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(ext_max_requests=1)
+    first = await busy(proxy, 3)
+    others = [asyncio.create_task(proxy.ask("waits")) for _ in range(45)]
+    now = await told(proxy, until=lambda now: now["waiting"]["total"] == 45)
+    assert len(now["waiting"]["requests"]) == 30
+    assert now["callers"][0]["waiting"] == 45
+    await asyncio.gather(first, *others)
+
+
+async def test_accounts_of_callers_are_told_too(start_proxy: StartProxy) -> None:
+    """All that goes on may go on there."""
+    proxy = await start_proxy(gpt2giga_pass_token=True, ext_max_requests=1)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 3})
+    headers = {"Authorization": "Bearer giga-cred-a2V5LW9uZQ=="}
+    asked = [asyncio.create_task(proxy.ask("x", headers=headers)) for _ in range(2)]
+    now = await told(proxy, until=lambda now: now["waiting"]["total"] == 1)
+    main, passed = now["lanes"]
+    assert main["name"] == "main" and passed["name"].startswith("passed-")
+    assert now["waiting"]["requests"][0]["lane"] == passed["name"]
+    assert (now["sample"]["in_flight"], passed["in_flight"], main["in_flight"]) == (1, 1, 0)
+    await asyncio.gather(*asked)
+
+
+async def test_what_calls_cost_is_told(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy()
+    usage = (await proxy.ask("one")).body["data"]["usage"]
+    tokens = (await told(proxy))["lanes"][0]["tokens"]
+    assert tokens == {"in": usage["prompt_tokens"], "out": usage["completion_tokens"]}
+
+
+async def test_what_is_left_at_the_api_is_asked_once_for_all_who_look(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy()
+    now = await told(proxy, until=lambda now: now["lanes"][0]["balance"])
+    assert now["lanes"][0]["balance"] == emulator.balance.LEFT
+    await told(proxy)
+    assert len(await proxy.calls("/balance")) == 1
+
+
+async def test_an_account_that_pays_afterwards_has_nothing_left_to_tell(start_proxy: StartProxy) -> None:
+    """The API refuses to say; it is not asked again and again."""
+    proxy = await start_proxy(emulator.Options(tariff="postpaid"))
+    heard = 0
+    async for name, now in events(proxy):
+        heard += name == "now"
+        if heard == 3:
+            assert now["lanes"][0]["balance"] == {}
+            break
+    assert len(await proxy.calls("/balance")) == 1
+
+
+@pytest.mark.parametrize("body", [{}, {"balance": None}, {"balance": [1, {"usage": "a"}, {"usage": 1, "value": 1}]}])
+async def test_a_strange_answer_to_what_is_left_tells_nothing(start_proxy: StartProxy, body: dict[str, Any]) -> None:
+    proxy = await start_proxy()
+    proxy.giga.state.faults.add({"kind": "status", "status": 200, "body": body, "path": "/balance"})
+    async with asyncio.timeout(20):
+        async for name, now in events(proxy):
+            assert name == "history" or now["lanes"][0]["balance"] == {}
+            if await proxy.calls("/balance"):
+                break
+
+
+async def test_while_nobody_looks_the_api_is_not_asked(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy()
+    assert (await proxy.ask("one")).status == 200
+    await until(lambda: bool(proxy.service.overview._hour.last.t))
+    assert await proxy.calls("/balance") == []
 
 
 async def test_jobs_are_told_where_they_are_kept(start_proxy: StartProxy, tmp_path: Path) -> None:
@@ -121,6 +202,79 @@ async def test_files_that_the_browser_has_are_not_sent_again(start_proxy: StartP
         assert response.status == 304 and not await response.read()
 
 
+@pytest.mark.parametrize("known", ['W/"{}"', '"older", "{}"', 'W/"older" , W/"{}"', "*"])
+async def test_a_tag_counts_however_it_is_written(start_proxy: StartProxy, known: str) -> None:
+    """A proxy that compresses makes it a weak one, and a browser may have several versions."""
+    proxy = await start_proxy()
+    for path in ("/dashboard", "/docs", "/openapi.json"):
+        async with proxy.http.get(proxy.url + path) as response:
+            tag = response.headers["ETag"].strip('"')
+        async with proxy.http.get(proxy.url + path, headers={"If-None-Match": known.format(tag)}) as response:
+            assert response.status == 304, path
+
+
+@pytest.mark.parametrize("known", ["{}", '"{}x"', '"', "W/", '"\u00ff"', "x" * 4000])
+async def test_a_tag_that_is_none_or_another_one_gets_the_page(start_proxy: StartProxy, known: str) -> None:
+    proxy = await start_proxy()
+    async with proxy.http.get(f"{proxy.url}/dashboard") as response:
+        tag, page = response.headers["ETag"].strip('"'), await response.read()
+    async with proxy.http.get(f"{proxy.url}/dashboard", headers={"If-None-Match": known.format(tag)}) as response:
+        assert (response.status, await response.read()) == (200, page)
+
+
+async def test_a_tab_that_does_not_read_is_let_go(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps, or is gone without a word: what it does not take is kept for nobody."""
+    from proxy.overview import Overview
+
+    ended = asyncio.Event()
+
+    async def much(self: Overview) -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield bytes(8 * 1024 * 1024)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Overview, "events", much)
+    monkeypatch.setattr("proxy.dashboard.PATIENCE", 0.1)
+    proxy = await start_proxy()
+    host, _, port = proxy.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)  # it holds back what it does not read
+    writer.write(b"GET /dashboard/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    try:
+        async with asyncio.timeout(20):
+            await ended.wait()
+            heard = b"the beginning"
+            while piece := await reader.read(1024 * 1024):
+                heard = (heard + piece)[-10:]
+            assert not heard.endswith(b"0\r\n\r\n"), "it was broken off"
+    finally:
+        writer.close()
+
+
+async def test_a_store_of_jobs_that_hangs_holds_up_nothing(
+    start_proxy: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is told each second all the same; of a store that is away nothing is told."""
+    never = asyncio.Event()
+
+    async def hang(store: Any) -> Any:
+        await never.wait()
+        raise JobsUnavailable
+
+    monkeypatch.setattr("proxy.overview.looked", hang)
+    proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")))
+    times = []
+    async with asyncio.timeout(20):
+        async for name, now in events(proxy):
+            if name == "now":
+                times.append(now["sample"]["t"])
+                assert now["jobs"] is None
+            if len(times) == 4:
+                break
+    assert times == [*range(times[0], times[0] + 4)]
+
+
 async def test_while_nobody_looks_nothing_is_made(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """And for twenty who look it is made once."""
     made = 0
@@ -151,7 +305,7 @@ async def test_while_nobody_looks_nothing_is_made(start_proxy: StartProxy, monke
 
 def test_times_are_of_the_last_minute_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("proxy.overview.time.monotonic", lambda: now)
+    monkeypatch.setattr("proxy.recent.time.monotonic", lambda: now)
     times = Times()
     for seconds in range(1, 101):
         times.add(float(seconds))
@@ -162,7 +316,7 @@ def test_times_are_of_the_last_minute_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_tallies_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("proxy.overview.time.monotonic", lambda: now)
+    monkeypatch.setattr("proxy.recent.time.monotonic", lambda: now)
     tallies = Tallies(300, 30)
     tallies.add("a")
     now = 250.0
@@ -170,3 +324,24 @@ def test_tallies_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tallies.all() == {"a": 2}
     now = 305.0
     assert tallies.all() == {"a": 1}
+
+
+def test_tallies_tell_a_bounded_number_of_names_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers make up as many as they like."""
+    monkeypatch.setattr("proxy.recent.time.monotonic", lambda: 0.0)
+    tallies = Tallies(300, 30)
+    for number in range(3 * NAMES):
+        tallies.add(f"10.0.0.{number}")
+    assert len(tallies.all()) == NAMES + 1
+    assert tallies.all().total() == 3 * NAMES and tallies.all()[OTHERS] == 2 * NAMES
+
+
+def test_the_sums_of_the_hour_are_those_of_its_samples() -> None:
+    """Also when the first ones leave it."""
+    hour = Hour()
+    samples = [Sample(second, ok=second % 7, failed=second % 3, retried=second % 2) for second in range(HOUR + 1000)]
+    for sample in samples:
+        hour.add(sample)
+    kept = samples[-HOUR:]
+    assert hour.sums == {name: sum(getattr(each, name) for each in kept) for name in ("ok", "failed", "retried")}
+    assert hour.columns()["t"] == [each.t for each in kept]

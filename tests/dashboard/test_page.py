@@ -12,6 +12,9 @@ from running import Proxy, StartProxy, busy, settings_for, until, waiting
 
 import app
 import emulator
+from proxy.jobs.batches import BatchState
+from proxy.line import Priority
+from proxy.overview import CALL_REFUSED, ELSEWHERE, TOKEN_REFUSED, Overview
 from proxy.settings import ASSETS
 
 LIVE = re.compile("live|на связи")
@@ -62,6 +65,19 @@ async def test_a_waiting_request_is_cancelled_by_its_button(proxy: Proxy, opened
     assert await proxy.sent_texts() == ["first"]
 
 
+@pytest.mark.parametrize("id", ["a/b", "a?b#c", "100%", "%2F", "%2e%2e", "..;", "..", ".", "../limits", '"><b>'])
+async def test_whatever_id_a_caller_gave_its_request_it_can_be_cancelled(proxy: Proxy, opened: Opened, id: str) -> None:
+    """Addresses mean something else by some of them."""
+    page = await opened(proxy.url)
+    await live(page)
+    first = await busy(proxy, 20)
+    second = asyncio.create_task(proxy.ask("second", headers={"X-Request-ID": id}))
+    await page.locator("table#line tbody button").click(timeout=SOON)
+    assert (await second).status == 503
+    first.cancel()  # twenty seconds are longer than it takes
+    await asyncio.gather(first, return_exceptions=True)
+
+
 async def test_a_lane_is_held_and_let_go(proxy: Proxy, opened: Opened) -> None:
     """Nobody fails by it, and the page says that it is held."""
     page = await opened(proxy.url)
@@ -95,6 +111,128 @@ async def test_the_playground_goes_through_the_line_and_shows_its_place(proxy: P
     await expect(page.locator("#answer")).to_contain_text("Hello from the page", timeout=SOON)
     await expect(page.locator("#progress")).to_contain_text("answered in")
     assert (await first).status == 200
+
+
+async def test_the_playground_shows_its_place_in_a_line_longer_than_is_listed(proxy: Proxy, opened: Opened) -> None:
+    page = await opened(proxy.url)
+    await live(page)
+    first = await busy(proxy, 20)
+    others = [asyncio.create_task(proxy.ask("before")) for _ in range(35)]
+    await until(lambda: waiting(proxy) == 35)
+    await page.locator("#question").fill("Hello")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator("#progress")).to_contain_text("place 36 in line", timeout=SOON)
+    for each in (first, *others):
+        each.cancel()
+    await asyncio.gather(first, *others, return_exceptions=True)
+
+
+async def test_who_leaves_the_playground_leaves_the_line(proxy: Proxy, opened: Opened) -> None:
+    """While it waits; nothing is sent for it."""
+    page = await opened(proxy.url)
+    await live(page)
+    first = await busy(proxy, 3)
+    await page.locator("#question").fill("Never mind")
+    await page.get_by_role("button", name="Send").click()
+    await until(lambda: waiting(proxy) == 1)
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.locator("#progress")).to_have_text("stopped", timeout=SOON)
+    await until(lambda: waiting(proxy) == 0)
+    assert (await first).status == 200
+    assert await proxy.sent_texts() == ["first"]
+
+
+async def test_the_playground_tells_what_went_wrong(proxy: Proxy, opened: Opened) -> None:
+    page = await opened(proxy.url)
+    proxy.giga.state.faults.add({"kind": "status", "status": 422, "body": {"status": 422, "message": "not that"}})
+    await page.locator("#question").fill("Hello")
+    await page.locator("#question").press("Control+Enter")
+    await expect(page.locator("#progress")).to_contain_text("not that", timeout=SOON)
+    await expect(page.locator("#send")).to_be_enabled()
+
+
+async def test_a_button_keeps_the_focus_while_numbers_change(proxy: Proxy, opened: Opened) -> None:
+    """Whoever has no mouse could press nothing else; nor is a pressed button swapped for another request's."""
+    page = await opened(proxy.url)
+    await live(page)
+    first = await busy(proxy, 20)
+    second, third = (asyncio.create_task(proxy.ask(text, headers={"X-Request-ID": text})) for text in ("2nd", "3rd"))
+    await expect(page.locator("table#line tbody button")).to_have_count(2, timeout=SOON)
+    cancel, pause = page.get_by_label("Cancel 3rd"), page.get_by_role("button", name="Pause")
+    for button in (cancel, pause):
+        await button.focus()
+        await told_again(page)
+        await expect(button).to_be_focused()
+    await cancel.focus()
+    await page.get_by_label("Cancel 2nd").click()
+    assert (await second).status == 503
+    await expect(page.locator("table#line tbody button")).to_have_count(1, timeout=SOON)
+    await cancel.press("Enter")
+    assert (await third).status == 503
+    first.cancel()  # twenty seconds are longer than it takes
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def told_again(page: Page) -> None:
+    """Until the stream has told something twice more: how long who waits has waited changes each time."""
+    waited = page.locator("table#line tbody tr").first.locator("td").nth(5)
+    for _ in range(2):
+        await expect(waited).not_to_have_text(await waited.inner_text(), timeout=SOON)
+
+
+async def test_what_went_wrong_stays_until_something_else_is_done(proxy: Proxy, opened: Opened) -> None:
+    page = await opened(proxy.url)
+    refusal = {"app": "x", "status": "Redis is away", "data": {}}
+    await page.route("**/limits", lambda route: route.fulfill(status=503, json=refusal))
+    await live(page)
+    first = await busy(proxy, 4)
+    asked = asyncio.create_task(proxy.ask("waits"))
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.locator("#wrong")).to_have_text("Redis is away", timeout=SOON)
+    await expect(page.locator("table#line tbody button")).to_have_count(1, timeout=SOON)
+    await told_again(page)
+    await expect(page.locator("#wrong")).to_be_visible()
+    await page.unroute("**/limits")
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.locator("#wrong")).to_be_hidden(timeout=SOON)
+    await page.get_by_role("button", name="Resume").click(timeout=SOON)
+    await asyncio.gather(first, asked)
+    opened.wrong.clear()  # the browser complains of the 503
+
+
+async def test_legends_tell_the_last_numbers_where_no_pointer_is(proxy: Proxy, opened: Opened) -> None:
+    page = await opened(proxy.url)
+    assert (await proxy.ask("one")).status == 200
+    await live(page)
+    await expect(page.locator("#chart-line .u-value").nth(1)).to_have_text("0", timeout=SOON)
+    await expect(page.locator("#chart-used .u-value").nth(1)).to_contain_text("%")
+
+
+async def test_what_is_set_and_what_is_left_is_told(proxy: Proxy, opened: Opened) -> None:
+    page = await opened(proxy.url, locale="ru-RU")
+    lane = page.locator("#lanes .lane")
+    await expect(lane).to_contain_text("0, разрешено 1", timeout=SOON)
+    await expect(lane).to_contain_text(re.compile(r"GigaChat-Max: 50\s000"), timeout=SOON)
+    await expect(page.locator("#replicas-panel")).to_be_hidden()
+
+
+async def test_a_stream_that_falls_silent_is_opened_again(
+    proxy: Proxy, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a phone and the service connections die without a word: old numbers must not look like new ones."""
+    page = await opened(proxy.url)
+    await live(page)
+    await page.clock.install()
+    with monkeypatch.context() as patched:
+        patched.setattr(Overview, "_tell", lambda overview, told: None)
+        await page.reload()
+        await until(lambda: proxy.service.overview.watchers == 1)
+        await page.clock.fast_forward(9_000)
+        await expect(page.locator("#link")).to_have_text("connecting…")
+        await page.clock.fast_forward(2_000)
+        await expect(page.locator("#link")).to_have_text(re.compile("no connection"), timeout=SOON)
+    await page.clock.fast_forward(3_000)
+    await live(page)
 
 
 async def test_it_speaks_russian_and_english_and_keeps_to_it(proxy: Proxy, opened: Opened) -> None:
@@ -160,6 +298,40 @@ async def test_with_an_operators_key_it_asks_for_it(start_proxy: StartProxy, ope
     assert not [url for url in opened.asked if "operators-own" in url]
 
 
+async def test_a_key_of_any_letters_is_refused_in_words(start_proxy: StartProxy, opened: Opened) -> None:
+    """One typed with the wrong keyboard, say; headers take no such letters by themselves."""
+    proxy = await start_proxy(admin_api_key=SecretStr("the-operators-own"), proxy_api_keys={"bot": SecretStr("b" * 16)})
+    page = await opened(proxy.url)
+    await enter(page, "ключ")
+    await expect(page.locator("#alerts")).to_contain_text("not the operator's key", timeout=SOON)
+
+
+async def test_a_key_that_is_forgotten_takes_along_what_it_showed(start_proxy: StartProxy, opened: Opened) -> None:
+    proxy = await start_proxy(admin_api_key=SecretStr("the-operators-own"), ext_api_rpm=600)
+    page = await opened(proxy.url)
+    await enter(page, "the-operators-own")
+    await live(page)
+    await expect(page.locator("#lanes")).to_contain_text("600 a minute")
+    await page.locator("#key").click()
+    await page.get_by_role("button", name="Forget").click()
+    await expect(page.locator("#link")).to_have_text("a key is needed", timeout=SOON)
+    await expect(page.locator("#lanes")).to_be_empty()
+    assert await page.evaluate("Object.keys(sessionStorage).concat(Object.keys(localStorage))") == []
+
+
+async def test_it_works_where_the_browser_keeps_nothing(proxy: Proxy, opened: Opened) -> None:
+    """Some forbid it to pages."""
+    page = await opened(proxy.url)
+    forbid = "{get() { throw new DOMException('no', 'SecurityError') }}"
+    for store in ("localStorage", "sessionStorage"):
+        await page.add_init_script(f"Object.defineProperty(window, '{store}', {forbid})")
+    await page.reload()
+    await live(page)
+    await page.locator("#language").click()
+    await expect(page.locator("h2", has_text="Ждут сейчас")).to_be_visible()
+    assert opened.wrong == []
+
+
 async def enter(page: Page, key: str) -> None:
     await page.locator("#key").click()
     await page.locator("#key-input").fill(key)
@@ -196,9 +368,11 @@ def test_both_languages_say_all_that_the_page_asks_for() -> None:
     folder = ASSETS / "dashboard"
     text = (folder / "text.js").read_text()
     english, russian = (
-        set(re.findall(r'(?:^|[{,])\s*"?([\w-]+)"?: "', part)) for part in re.split(r"\n  ru: \{", text.split("};")[0])
+        set(re.findall(r'(?:^|[{,])\s*"?([\w -]+)"?: "', part)) for part in re.split(r"\n  ru: \{", text.split("};")[0])
     )
     assert english == russian
     asked = set(re.findall(r'data-(?:text|hint|label)="([\w-]+)"', (folder / "index.html").read_text()))
     said = {key for path in folder.glob("*.js") for key in re.findall(r'say\(\s*"([\w-]+)"', path.read_text())}
-    assert asked | said <= english
+    reasons = {CALL_REFUSED, TOKEN_REFUSED, ELSEWHERE}
+    told = {*BatchState, *(priority.name.lower() for priority in Priority), *reasons} - {BatchState.FAILED}
+    assert asked | said | told | {"failed"} <= english

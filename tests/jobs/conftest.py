@@ -24,12 +24,6 @@ def running(home: Path, *options: str) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
 def cluster_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A cluster of one, which refuses what would not work in one of many."""
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
@@ -52,7 +46,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where an empty store is."""
     if request.param == "sqlite":
         return tmp_path / "jobs.sqlite"
-    server: RedisServer = request.getfixturevalue("plain_redis" if request.param == "redis" else "cluster_redis")
+    server: RedisServer = request.getfixturevalue("jobs_redis" if request.param == "redis" else "cluster_redis")
     server.client.flushall()
     return server.url
 

@@ -88,12 +88,12 @@ class Story:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_both_engines_tell_the_same_of_any_story(plain_redis: RedisServer, steps: list[tuple[str, int]]):
+def test_both_engines_tell_the_same_of_any_story(jobs_redis: RedisServer, steps: list[tuple[str, int]]):
     """Step by step: what is returned, and what can be seen afterwards."""
 
     async def compare(place: Path) -> None:
-        plain_redis.client.flushall()
-        async with opened(place) as sqlite, opened(plain_redis.url) as redis:
+        jobs_redis.client.flushall()
+        async with opened(place) as sqlite, opened(jobs_redis.url) as redis:
             stories = Story(sqlite), Story(redis)
             for story in stories:
                 await story.store.batches.add(BATCH)

@@ -19,8 +19,9 @@ from proxy.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from proxy.jobs import SERVICE, Claim, Job, JobStore, Kind, Room, State, runner
-from proxy.jobs.runner import WAITING, GiveUp, Run, Runner, TryLater
+from proxy.jobs import SERVICE, Claim, Job, JobStore, Kind, Room, State, ledger, runner
+from proxy.jobs.run import SENT, Run
+from proxy.jobs.runner import WAITING, GiveUp, Runner, TryLater
 from proxy.jobs.store import Store
 from proxy.line import Priority
 
@@ -29,7 +30,7 @@ from proxy.line import Priority
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another attempt follows at once, and so does another word to the store."""
     monkeypatch.setattr(runner, "FIRST_BACKOFF", 0.01)
-    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(ledger, "FIRST_PAUSE", 0.01)
 
 
 def a_request(**fields: Any) -> Job:
@@ -146,7 +147,7 @@ async def test_pauses_between_attempts_grow(store: Store, monkeypatch: pytest.Mo
     """Three times as long each, half of it random, and no longer than the longest."""
     monkeypatch.setattr(runner, "FIRST_BACKOFF", 10.0)
     runs, job = Runner(store, Api().serve, {}), a_request()
-    pauses = [runs._backoff(Run(replace(job, attempts=attempts))) for attempts in (1, 2, 3, 50)]
+    pauses = [runs._backoff(Run(replace(job, attempts=attempts), LONG)) for attempts in (1, 2, 3, 50)]
     for pause, longest in zip(pauses, (10, 30, 90, runner.LONGEST_BACKOFF), strict=True):
         assert longest / 2 <= pause <= longest
 
@@ -435,7 +436,7 @@ async def died(jobs: JobStore, job: Job, *, calls: int | None = None) -> None:
     """Somebody ran it and died; with `calls`, when it had been sent for that time."""
     running = await run_one(jobs, lease=SHORT)
     if calls is not None:
-        await jobs.note(running.claim, f"{calls}{runner.SENT}")
+        await jobs.note(running.claim, f"{calls}{SENT}")
     await over((running.started or 0) + SHORT)
 
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import replace
 from secrets import token_hex
 
-from proxy.errors import JobsUnavailable, NotFound
+from proxy.errors import JobsUnavailable
 from proxy.jobs import Page
-from proxy.jobs.files import StoredFile, parts_of
+from proxy.jobs.files import StoredFile, content_of, put_all
 from proxy.jobs.record import fields_of_file, file_of, tag, tags
 from proxy.jobs.redis.link import JobsLink, flat, page, paired, read
 
@@ -31,12 +31,12 @@ class RedisFiles:
 
     async def add(self, file: StoredFile, content: AsyncIterable[bytes], *, is_owed: bool = False) -> StoredFile:
         upload = token_hex(8)
+
+        async def put(number: int, part: bytes) -> None:
+            await self._link.run("put_part", part, upload=upload, number=number, life=LIFE, is_owed=is_owed)
+
         try:
-            size = number = 0
-            async for part in parts_of(content):
-                await self._link.run("put_part", part, upload=upload, number=number, life=LIFE, is_owed=is_owed)
-                size, number = size + len(part), number + 1
-            return await self._complete(replace(file, bytes=size), upload)
+            return await self._complete(replace(file, bytes=await put_all(content, put)), upload)
         except BaseException:
             with suppress(JobsUnavailable):  # then its time does it
                 await self._link.run("give_up", upload=upload)
@@ -74,15 +74,8 @@ class RedisFiles:
 
     async def content(self, id: str) -> AsyncIterator[bytes]:
         file = await self.get(id, caller=None)
-        read = number = 0
-        while file is not None and read < file.bytes:
-            part = await self._link.run("part", id=tag(id), number=number)
-            if part is None:
-                break
+        async for part in content_of(file, lambda number: self._link.run("part", id=tag(id), number=number)):
             yield part
-            read, number = read + len(part), number + 1
-        if file is None or read < file.bytes:
-            raise NotFound("there is no such file")
 
     async def delete(self, id: str, *, caller: str | None) -> bool:
         return bool(await self._link.run("delete_file", **tags(id=id, caller=caller)))

@@ -119,8 +119,8 @@ class RedisJobs:
             return await self._put_back(claim, due=retry_at, error=plain(error), uncounted=0)
         return await self._finish(claim, State.FAILED, plain(error), answer)
 
-    async def release(self, claim: Claim) -> bool:
-        return await self._put_back(claim, due=None, error="", uncounted=1)
+    async def release(self, claim: Claim, *, why: str = "") -> bool:
+        return await self._put_back(claim, due=None, error=plain(why), uncounted=1)
 
     async def _finish(self, claim: Claim, state: State, error: str, answer: Answer | None) -> bool:
         words: Fields = {"claim": named(claim), "state": state, "error": error}

@@ -16,4 +16,5 @@ from proxy.jobs.store import Store
 async def sqlite_store(path: Path, room: Room, *, is_shared: bool) -> AsyncIterator[Store]:
     """See `proxy.jobs.store.opened`."""
     async with opened(path, room, is_shared=is_shared) as database:
-        yield Store(SqliteJobs(database), SqliteFiles(database), SqliteBatches(database), where=str(path))
+        jobs, files, batches = SqliteJobs(database), SqliteFiles(database), SqliteBatches(database)
+        yield Store(jobs, files, batches, where=str(path), resumed=database.resumed)

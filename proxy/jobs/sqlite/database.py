@@ -74,6 +74,8 @@ class Database:
         self._lock: Connection | None = None
         #: The file that was opened.
         self._opened: os.stat_result | None = None
+        #: How many jobs ran when the last service ended.
+        self.resumed = 0
         self._writer = Writer("jobs writer", self._connect_writer, translated, check=self._check)
         self._reader = Reader("jobs reader", self._connect_reader, translated)
 
@@ -145,7 +147,7 @@ class Database:
             connection.execute("PRAGMA foreign_keys = ON")
             migrate(connection)
             if not self._is_shared:
-                resume(connection)
+                self.resumed = resume(connection)
         except BaseException:
             connection.close()
             raise
@@ -206,12 +208,13 @@ def locked(path: Path) -> Connection:
     return connection
 
 
-def resume(connection: Connection) -> None:
-    """Whoever ran these jobs or wrote these files is gone."""
+def resume(connection: Connection) -> int:
+    """Whoever ran these jobs or wrote these files is gone. Returns how many jobs begin again."""
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE jobs SET state = 'queued', due = NULL, started = NULL WHERE state = 'running'")
+    resumed = connection.execute("UPDATE jobs SET state = 'queued', due = NULL, started = NULL WHERE state = 'running'")
     connection.execute("DELETE FROM files WHERE NOT is_whole")
     connection.execute("COMMIT")
+    return resumed.rowcount
 
 
 # ---- Operations that all nouns share ----

@@ -6,9 +6,9 @@ from functools import partial
 from secrets import token_hex
 from sqlite3 import Connection
 
-from proxy.errors import JobsFull, JobsUnavailable, NotFound
+from proxy.errors import JobsFull, JobsUnavailable
 from proxy.jobs import Page, Room
-from proxy.jobs.files import StoredFile, parts_of
+from proxy.jobs.files import StoredFile, content_of, put_all
 from proxy.jobs.record import fields_of_file, file_of, tag, tags
 from proxy.jobs.sqlite.database import Database, bytes_in_use, now, placeholders
 from proxy.jobs.sqlite.moves import forget
@@ -29,11 +29,9 @@ class SqliteFiles:
     async def add(self, file: StoredFile, content: AsyncIterable[bytes], *, is_owed: bool = False) -> StoredFile:
         room = None if is_owed else self._database.room
         seq = await self._database.write(partial(begin, file=file, attempt=token_hex(8)))
+        write = self._database.write
         try:
-            size = number = 0
-            async for part in parts_of(content):
-                await self._database.write(partial(put, seq=seq, number=number, part=part, room=room))
-                size, number = size + len(part), number + 1
+            size = await put_all(content, lambda *part: write(partial(put, seq=seq, part=part, room=room)))
             return await self._database.write(partial(complete, seq=seq, id=file.id, size=size))
         except BaseException:
             with suppress(JobsUnavailable):  # then the next start does it
@@ -74,16 +72,9 @@ class SqliteFiles:
         return await self._database.read(look)
 
     async def content(self, id: str) -> AsyncIterator[bytes]:
-        file = await self.get(id, caller=None)
-        read = number = 0
-        while file is not None and read < file.bytes:
-            part = await self._database.read(partial(part_of, id=id, number=number))
-            if part is None:
-                break
+        file, read = await self.get(id, caller=None), self._database.read
+        async for part in content_of(file, lambda number: read(partial(part_of, id=id, number=number))):
             yield part
-            read, number = read + len(part), number + 1
-        if file is None or read < file.bytes:
-            raise NotFound("there is no such file")
 
     async def delete(self, id: str, *, caller: str | None) -> bool:
         def drop(connection: Connection) -> bool:
@@ -106,11 +97,11 @@ def begin(connection: Connection, file: StoredFile, attempt: str) -> int:
     return made.lastrowid
 
 
-def put(connection: Connection, seq: int, number: int, part: bytes, room: Room | None) -> None:
-    """Without `room` there is enough of it."""
-    if room is not None and bytes_in_use(connection) + len(part) > room.bytes:
+def put(connection: Connection, seq: int, part: tuple[int, bytes], room: Room | None) -> None:
+    """A part with its number. Without `room` there is enough of it."""
+    if room is not None and bytes_in_use(connection) + len(part[1]) > room.bytes:
         raise JobsFull
-    connection.execute("INSERT INTO parts VALUES (?, ?, ?)", (seq, number, part))
+    connection.execute("INSERT INTO parts VALUES (?, ?, ?)", (seq, *part))
 
 
 def complete(connection: Connection, seq: int, id: str, size: int) -> StoredFile:

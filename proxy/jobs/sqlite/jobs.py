@@ -138,8 +138,8 @@ class SqliteJobs:
             return await self._move(partial(moves.put_back, claim=claim, due=retry_at, error=error, attempts=0))
         return await self._move(partial(moves.finish, claim=claim, state=State.FAILED, error=error, answer=answer))
 
-    async def release(self, claim: Claim) -> bool:
-        return await self._move(partial(moves.put_back, claim=claim, due=None, error="", attempts=1))
+    async def release(self, claim: Claim, *, why: str = "") -> bool:
+        return await self._move(partial(moves.put_back, claim=claim, due=None, error=why, attempts=1))
 
     async def cancel(self, id: str, *, caller: str | None) -> State | None:
         return await self._move(partial(moves.cancel, id=id, caller=caller))

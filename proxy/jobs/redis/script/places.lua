@@ -29,7 +29,7 @@ local function tell_line(rank) tell(said.topics[whole(tonumber(rank))]) end
 -- `job` has its rank, its caller and its turn, and a deadline or none.
 local function queue_at(place, score, id, job)
   take_out(id)
-  redis.call('HSET', key('job', id), 'state', 'queued')
+  redis.call('HSET', key('job', id), 'state', 'queued', 'due', place == LATER and score or 0)
   redis.call('ZADD', place, score, id)
   redis.call('ZADD', flow(job.rank, job.caller), job.turn, id)
   if job.deadline then redis.call('ZADD', DEADLINES, job.deadline, id) end
