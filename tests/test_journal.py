@@ -106,6 +106,19 @@ async def test_every_attempt_is_counted_and_a_failure_has_its_code(start_proxy: 
     assert (line["attempts"], line["status"], line["error"], line["tokens_in"]) == (2, 502, "upstream_error", None)
 
 
+async def test_all_calls_that_a_request_takes_are_what_it_cost(start_proxy: StartProxy, file: Path) -> None:
+    """Whole and as streams; of the keyed, too."""
+    proxy = await start_proxy(requests_log_file=file, jobs_url=SecretStr(str(file.parent / "jobs.sqlite")))
+    body = {"messages": [{"role": "user", "content": "Привет"}], "n": 3}
+    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body) as response:
+        usage = (await response.json())["usage"]
+    for more, headers in (({"stream": True}, {}), ({}, {"Idempotency-Key": "k1"})):
+        async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body | more, headers=headers) as response:
+            await response.read()
+    costs = [(line["tokens_in"], line["tokens_out"]) for line in await told(file, 3)]
+    assert costs == [(usage["prompt_tokens"], usage["completion_tokens"])] * 3
+
+
 async def test_a_stream_that_broke_after_its_200_has_the_status_that_it_deserves(
     start_proxy: StartProxy, file: Path
 ) -> None:

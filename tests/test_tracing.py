@@ -153,9 +153,11 @@ async def test_every_attempt_is_a_span_and_says_why_there_is_another(
 async def test_every_call_that_a_request_takes_is_under_it(start_traced: StartProxy, collector: Collector) -> None:
     """Several choices are several calls at once."""
     proxy = await start_traced()
-    assert await get(proxy, "/v1/chat/completions", "POST", json=spoken(n=3)) == 200
+    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=spoken(n=3)) as response:
+        usage = (await response.json())["usage"]
     request = await collector.request()
     assert len(collector.children(request, "attempt")) == 3
+    assert request["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
 
 
 # ---- From caller to API ----
@@ -528,6 +530,24 @@ async def test_a_job_goes_on_with_the_trace_of_its_request(with_jobs: Proxy, col
     assert parents(call["headers"]) == (TRACE, attempt.id, "01")
 
 
+async def test_what_a_keyed_request_costs_is_told_once(with_jobs: Proxy, collector: Collector) -> None:
+    """By the request that waited for its job, so that whoever adds up the spans gets the truth."""
+    assert (await with_jobs.ask(headers={**CONTINUED, "Idempotency-Key": "key-1"})).status == 200
+    await until(lambda: len(collector.spans) == 3)
+    (asked,) = [span for span in collector.spans if span.parent == PARENT]
+    assert asked["gen_ai.usage.input_tokens"] > 0 and asked["gen_ai.usage.output_tokens"] > 0
+    run = run_of(collector.spans)
+    assert (run["gen_ai.usage.input_tokens"], run["gen_ai.usage.output_tokens"]) == (None, None)
+
+
+async def test_what_a_job_that_nobody_waits_for_costs_is_told_by_its_run(
+    with_jobs: Proxy, collector: Collector
+) -> None:
+    assert (await Caller(with_jobs).ask("POST", "/jobs", {"body": chat()}, CONTINUED)).status == 202
+    await until(lambda: any(span.kind == "CONSUMER" for span in collector.spans))
+    assert run_of(collector.spans)["gen_ai.usage.output_tokens"] > 0
+
+
 async def test_lines_of_a_batch_have_traces_of_their_own_and_name_the_batchs(
     with_jobs: Proxy, collector: Collector
 ) -> None:
@@ -764,6 +784,29 @@ async def test_the_journal_and_the_log_tell_the_trace(
     await until(lambda: file.exists() and bool(file.read_text()))
     assert json.loads(file.read_text())["trace"] == TRACE
     await until(lambda: f"(trace {TRACE})" in caplog.text)
+
+
+async def test_a_library_that_is_turned_off_makes_no_traces(
+    start_traced: StartProxy, collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By OTEL_SDK_DISABLED; nothing tells of a trace that there is not."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    file = tmp_path / "requests.jsonl"
+    proxy = await start_traced(requests_log_file=file)
+    assert (await proxy.ask()).status == 200
+    await until(lambda: file.exists() and bool(file.read_text()))
+    assert "trace" not in json.loads(file.read_text())
+    assert "traceparent" not in (await proxy.calls())[0]["headers"]
+    assert not collector.headers
+
+
+def test_the_library_reads_what_callers_send_in_time() -> None:
+    """Before 1.45.1 a long `tracestate` of blanks holds up the loop: the time grows with the square of its length."""
+    wanted = dict(
+        line.split(">=") for line in (ROOT / "requirements.txt").read_text().split() if "opentelemetry" in line
+    )
+    least = {name: tuple(map(int, range.partition(",")[0].split("."))) for name, range in wanted.items()}
+    assert len(least) == 2 and min(least.values()) >= (1, 45, 1), least
 
 
 async def test_without_a_collector_nothing_is_passed_on_and_nothing_told(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,21 @@ async def test_accounts_of_callers_are_told_too(start_proxy: StartProxy) -> None
     await asyncio.gather(*asked)
 
 
+async def test_who_waits_is_told_of_all_accounts_though_few_are_listed(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers bring along as many as they like."""
+    monkeypatch.setattr("proxy.overview.LANES", 1)
+    proxy = await start_proxy(gpt2giga_pass_token=True, ext_max_requests=1)
+    proxy.giga.state.faults.add({"kind": "slow", "seconds": 3})
+    headers = {"Authorization": "Bearer giga-cred-a2V5LW9uZQ=="}
+    asked = [asyncio.create_task(proxy.ask("x", headers=headers)) for _ in range(2)]
+    now = await told(proxy, until=lambda now: now["sample"]["waiting"] == 1)
+    assert len(now["lanes"]) == 1
+    assert now["waiting"]["total"] == len(now["waiting"]["requests"]) == now["callers"][0]["waiting"] == 1
+    await asyncio.gather(*asked)
+
+
 async def test_what_calls_cost_is_told(start_proxy: StartProxy) -> None:
     proxy = await start_proxy()
     usage = (await proxy.ask("one")).body["data"]["usage"]
@@ -145,6 +161,33 @@ async def test_a_strange_answer_to_what_is_left_tells_nothing(start_proxy: Start
             assert name == "history" or now["lanes"][0]["balance"] == {}
             if await proxy.calls("/balance"):
                 break
+
+
+@pytest.mark.parametrize("left", [{"GigaChat": Decimal(5)}, {1: 2}, {"GigaChat": 10**30}])
+async def test_a_connector_that_tells_no_json_takes_nothing_else_along(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, left: dict[Any, Any]
+) -> None:
+    """Connectors are anybody's own."""
+    asked = asyncio.Event()
+
+    async def get_balance(account: Any) -> dict[Any, Any]:
+        asked.set()
+        return left
+
+    monkeypatch.setattr("gigachat_connector.Account.get_balance", get_balance)
+    proxy = await start_proxy()
+    await told(proxy, until=lambda now: asked.is_set())
+    assert (await told(proxy))["lanes"][0]["balance"] == {}
+
+
+async def test_what_was_left_long_ago_is_not_told_as_what_is_left(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has looked for a night, and the line is long."""
+    proxy = await start_proxy()
+    await told(proxy, until=lambda now: now["lanes"][0]["balance"])
+    monkeypatch.setattr("proxy.info.BALANCE_AGE", 0.0)
+    await told(proxy, until=lambda now: now["lanes"][0]["balance"] == {})
 
 
 async def test_while_nobody_looks_the_api_is_not_asked(start_proxy: StartProxy) -> None:

@@ -127,6 +127,21 @@ async def test_the_playground_shows_its_place_in_a_line_longer_than_is_listed(pr
     await asyncio.gather(first, *others, return_exceptions=True)
 
 
+async def test_the_playground_tells_how_long_it_waited_though_its_answer_began_before(
+    start_proxy: StartProxy, opened: Opened
+) -> None:
+    """An early 200 knows nothing of the wait."""
+    proxy = await start_proxy(ext_max_requests=1, stream_early_200=0)
+    page = await opened(proxy.url)
+    await live(page)
+    first = await busy(proxy, 4)
+    await page.locator("#question").fill("Hello")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator("#progress")).to_contain_text("place 1 in line", timeout=SOON)
+    await expect(page.locator("#progress")).to_have_text(re.compile(r"waited [1-4](\.\d)?\ss"), timeout=SOON)
+    assert (await first).status == 200
+
+
 async def test_who_leaves_the_playground_leaves_the_line(proxy: Proxy, opened: Opened) -> None:
     """While it waits; nothing is sent for it."""
     page = await opened(proxy.url)
@@ -235,6 +250,15 @@ async def test_a_stream_that_falls_silent_is_opened_again(
     await live(page)
 
 
+async def test_a_fault_of_the_page_is_no_lost_connection(proxy: Proxy, opened: Opened) -> None:
+    """It is told as one, where whoever mends it looks."""
+    page = await opened(proxy.url)
+    await live(page)
+    await page.evaluate("document.getElementById('waiting').remove()")
+    await until(lambda: len(opened.wrong) >= 3)
+    assert await page.locator("#link").inner_text() == "live"
+
+
 async def test_it_speaks_russian_and_english_and_keeps_to_it(proxy: Proxy, opened: Opened) -> None:
     page = await opened(proxy.url, locale="ru-RU")
     await expect(page.locator("h2", has_text="Ждут сейчас")).to_be_visible()
@@ -329,6 +353,17 @@ async def test_it_works_where_the_browser_keeps_nothing(proxy: Proxy, opened: Op
     await live(page)
     await page.locator("#language").click()
     await expect(page.locator("h2", has_text="Ждут сейчас")).to_be_visible()
+    assert opened.wrong == []
+
+
+async def test_it_works_where_the_browser_has_no_room_for_pages(proxy: Proxy, opened: Opened) -> None:
+    """Some give a store, and refuse to put anything there."""
+    page = await opened(proxy.url)
+    full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
+    await page.add_init_script(full)
+    await page.reload()
+    await page.locator("#theme").click()
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert opened.wrong == []
 
 
