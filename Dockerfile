@@ -16,7 +16,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ig
 # Whoever runs the image can read all of it and only put files into assets, so bytecode is compiled here. Only what needs
 # it is touched: a touched file is in the image twice.
 COPY . .
-RUN find . ! -perm -444 -exec chmod a+rX {} + && python -m compileall -q . && chown 10001:10001 assets
+RUN find . \( ! -perm -444 -o -type d ! -perm -111 \) -exec chmod a+rX {} + && python -m compileall -q . && chown 10001:10001 assets
 
 USER 10001:10001
 EXPOSE 8078

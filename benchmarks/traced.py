@@ -48,6 +48,8 @@ def sampled(api: Process, traced: Mapping[str, str]) -> Iterator[Process]:
         with service(api, **traced) as process:
             yield process
     finally:
+        for name in SAMPLED:
+            del environ[name]
         environ.update({name: value for name, value in before.items() if value is not None})
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ class Entry(NamedTuple):
     `status` is the HTTP status that it deserves, also for a stream that broke after its 200; None if its caller left.
     `route` is the pattern that its path has, "" if there is nothing there.
     `error` is the `code` of its `proxy.errors` kind. `waited` counts the time in line, `took` all until the last byte.
+    Of a request that takes several calls `waited` and `attempts` are the first one's, `usage` is all of theirs.
     `asked` and `answered` are the bodies, and are kept at LOG_LEVEL=DEBUG only.
     `is_double`: it came from within, and the entry of its caller's own request tells all of it, so it does not count.
     """
@@ -99,6 +100,24 @@ class Note:
     failure: ProxyError | None = None
     trace: Trace = UNTRACED
     is_double: bool = False
+    #: Its calls after the first, which is `enrolled`: of these only what they cost is told.
+    further: Sequence[Enrolled] = ()
+
+    @property
+    def usage(self) -> Usage | None:
+        """What all of its calls cost, None if nothing is known of it."""
+        calls = () if self.enrolled is None else (self.enrolled, *self.further)
+        told = [call.usage for call in calls if call.usage is not None]
+        if not told:
+            return None
+        return Usage(sum(usage.prompt_tokens for usage in told), sum(usage.completion_tokens for usage in told))
+
+    def enrol(self, call: Enrolled) -> None:
+        """It takes this call, perhaps after others."""
+        if self.enrolled is None:
+            self.enrolled = call
+        else:
+            self.further = (*self.further, call)
 
     def failed(self, failure: ProxyError) -> None:
         self.status, self.error, self.failure = failure.status, failure.code, failure
@@ -131,7 +150,7 @@ class Note:
             attempts=enrolled.attempts if enrolled else 0,
             status=None if self.has_left else self.status,
             error=self.error,
-            usage=enrolled.usage if enrolled else None,
+            usage=self.usage,
             asked=self.asked,
             answered=b"".join(self.heard or ()) if self.keeps_bodies else None,
             trace=self.trace,
@@ -141,7 +160,7 @@ class Note:
     def take(self, within: "Note") -> None:
         """What this one asked for was done by a request from within: tell all of it."""
         self.operation, self.model = within.operation, within.model
-        self.lane, self.enrolled = within.lane, within.enrolled
+        self.lane, self.enrolled, self.further = within.lane, within.enrolled, within.further
 
 
 def route_of(request: web.Request) -> str:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+import orjson
 from aiohttp import web
 
 from proxy.connector import Connector
@@ -55,31 +57,35 @@ class Infos:
 
 
 class Balances:
-    """What is left to spend in each lane, as its API told it at most BALANCE_AGE ago; {} where it tells nothing.
+    """What is left to spend in each lane, as its API told it at most twice BALANCE_AGE ago; {} where it tells nothing.
 
     It is asked in line, behind all who wait there; whoever looks does not wait for it.
     """
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Lane, Known[Info]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Lane, Known[tuple[Info, float]]] = WeakKeyDictionary()
 
     def of(self, lane: Lane) -> Info:
         if not lane.connector.tells_balance:
             return {}
         if lane not in self._known:
             # Not the lane itself, which must not be kept by what is known of it.
-            self._known[lane] = Known(partial(asked_balance, lane.line), {}, age=BALANCE_AGE)
+            self._known[lane] = Known(partial(asked_balance, lane.line), ({}, -math.inf), age=BALANCE_AGE)
         known, state = self._known[lane], lane.line.state()
-        return known.last if state.is_stopping or state.limits.is_held else known.look()
+        told, at = known.last if state.is_stopping or state.limits.is_held else known.look()
+        # An old one would be told for as long as nobody had looked, and then until the line has let it through.
+        return told if asyncio.get_running_loop().time() - at < 2 * BALANCE_AGE else {}
 
     async def close(self) -> None:
         await asyncio.gather(*(known.close() for known in self._known.values()))
 
 
-async def asked_balance(line: Line) -> Info:
-    """Raises ProxyError."""
+async def asked_balance(line: Line) -> tuple[Info, float]:
+    """And when it was told (the loop's seconds). Raises ProxyError, or TypeError for what is no JSON."""
     turn = line.enrol(Connector.balance, patience=BALANCE_AGE, caller="proxy", priority=Priority.BATCH)
-    return cast(Info, await line.answer(turn))
+    told = cast(Info, await line.answer(turn))
+    orjson.dumps(told)  # else nothing of what it is told with could be
+    return told, asyncio.get_running_loop().time()
 
 
 class Models:

@@ -215,10 +215,8 @@ class Overview:
 
     def _report(self) -> Report:
         """What this process tells of itself. Callers' own accounts are told together."""
-        own = self._own()
-        named = {lane.name: [lane] for lane in own}
-        passed = [lane for lane in self._lanes.all() if lane not in own]
-        if passed:
+        named = {lane.name: [lane] for lane in self._own()}
+        if passed := self._passed():
             named[PASSED] = passed
         lanes = {name: self._lane_report(name, group) for name, group in named.items()}
         return Report(self._name, round(time.time() - self._started, 3), lanes)
@@ -234,6 +232,10 @@ class Overview:
     def _own(self) -> list[Lane]:
         return list(dict.fromkeys([self._lanes.main, *self._lanes.others.values()]))
 
+    def _passed(self) -> list[Lane]:
+        own = self._own()
+        return [lane for lane in self._lanes.all() if lane not in own]
+
     def _used(self, lane: Lane) -> float | None:
         """The share of a lane's rate that all replicas used in the last minute, or since the start."""
         rpm = lane.line.state().limits.rpm
@@ -248,19 +250,19 @@ class Overview:
     # -- what is told
 
     async def _now(self) -> dict[str, Any]:
-        lanes = self._shown()
-        total, waiting = await self._waiting(lanes)
-        main = self._lanes.main
+        total, waiting = await self._waiting()
+        callers = await self._waiting_by_caller()
         looks = await self._looked()
+        main = self._lanes.main
         rpm, others = main.line.state().limits.rpm, self._fleet.others()
         return {
             "at": time.time(),
             "app": told.about_told(self._about, self._started),
-            "lanes": [self._lane_told(lane) for lane in lanes],
+            "lanes": [self._lane_told(lane) for lane in self._shown()],
             "replicas": told.replicas_told(self._report(), others, main.name, rpm),
             "sample": {name: getattr(self._hour.last, name) for name in Sample.__slots__},
             "hour": self._hour.sums,
-            "callers": told.callers_told(self._callers.all(), await self._waiting_by_caller(lanes)),
+            "callers": told.callers_told(self._callers.all(), callers),
             "statuses": self._statuses.all(),
             "waiting": {"total": total, "requests": waiting},
             "last": [told.entry_told(entry) for entry in self._last],
@@ -270,15 +272,13 @@ class Overview:
 
     def _shown(self) -> list[Lane]:
         """Our own, and of the callers' accounts those where most is going on."""
-        own = self._own()
-        passed = [lane for lane in self._lanes.all() if lane not in own]
-        passed.sort(key=lambda lane: (lane.line.is_idle, -lane.line.in_flight))
-        return [*own, *passed][:LANES]
+        passed = sorted(self._passed(), key=lambda lane: (lane.line.is_idle, -lane.line.in_flight))
+        return [*self._own(), *passed][:LANES]
 
-    async def _waiting(self, lanes: Iterable[Lane]) -> tuple[int, list[dict[str, Any]]]:
+    async def _waiting(self) -> tuple[int, list[dict[str, Any]]]:
         """How many wait, and those who go first."""
         total, first = 0, []
-        for lane in lanes:
+        for lane in self._lanes.all():
             if not lane.line.is_idle:
                 number, standings = await lane.line.places.waiting(None, LISTED)
                 total += number
@@ -293,9 +293,9 @@ class Overview:
         looks = await self._looks.found(PATIENCE)
         return Looks() if self._looks.has_failed else looks
 
-    async def _waiting_by_caller(self, lanes: Iterable[Lane]) -> Counter[str]:
+    async def _waiting_by_caller(self) -> Counter[str]:
         total: Counter[str] = Counter()
-        for lane in lanes:
+        for lane in self._lanes.all():
             total.update(await lane.line.places.callers())
         return total
 

@@ -115,7 +115,7 @@ class Reception:
             model=note.model,
             trail=note.trace.trail(),
         )
-        note.enrolled = note.enrolled or enrolled
+        note.enrol(enrolled)
         return enrolled
 
     async def ask(self, request: web.Request, call: Call, *, client: str = "", parsed: Parsed | None = None) -> Chunk:

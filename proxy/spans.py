@@ -97,7 +97,8 @@ class RequestSpan(Trace):
         )
         self._context = set_span_in_context(self._span, Context())
         self.headers = headers_of(self._context)
-        self.id = format_trace_id(self._span.get_span_context().trace_id)
+        own = self._span.get_span_context()
+        self.id = format_trace_id(own.trace_id) if own.is_valid else ""  # it is not with OTEL_SDK_DISABLED=true
 
     def trail(self) -> Trail:
         return LineSpans(self._spans.tracer, self._context, self.id, self.now)
@@ -170,7 +171,7 @@ class LineSpans(Trail):
 
 def told_of(entry: Entry, spans: Spans) -> dict[str, Any]:
     """The attributes of a request that is over."""
-    usage = entry.usage
+    usage = None if entry.is_double else entry.usage  # whoever adds up must not find it twice
     told = {
         "http.request.method": entry.method if entry.method in METHODS else "_OTHER",
         "http.route": entry.route,

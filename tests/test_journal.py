@@ -42,7 +42,8 @@ def mode(file: Path) -> int:
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text_of(file).splitlines()]
+    """Those that are written to their end: a long one may be seen half."""
+    return [json.loads(line) for line in text_of(file).splitlines(keepends=True) if line.endswith("\n")]
 
 
 async def told(file: Path, count: int = 1) -> list[dict[str, Any]]:

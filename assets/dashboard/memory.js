@@ -1,24 +1,24 @@
 // What the page remembers. A browser that keeps nothing for pages is no reason to fail: then it lasts as long as the page.
 
-/** One of the browser's stores, if it lets us. */
+/** One of the browser's stores, if it lets us and has room. */
 function memory(name) {
   const instead = new Map();
-  const store = () => {
+  const tried = (use) => {
     try {
-      return window[name];
+      return use(window[name]);
     } catch {
       return null;
     }
   };
   return {
-    get: (key) => store()?.getItem(key) ?? instead.get(key) ?? null,
+    get: (key) => instead.get(key) ?? tried((store) => store.getItem(key)),
     put(key, word) {
       instead.set(key, word);
-      store()?.setItem(key, word);
+      tried((store) => store.setItem(key, word));
     },
     forget(key) {
       instead.delete(key);
-      store()?.removeItem(key);
+      tried((store) => store.removeItem(key));
     },
   };
 }

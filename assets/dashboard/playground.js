@@ -6,6 +6,8 @@ import { say, seconds } from "./text.js";
 
 /** The id of the request that waits, "" if none does; and what ends it. */
 let waiting = "";
+/** Seconds that it has waited, as far as that is known. */
+let waited = 0;
 let leaving = new AbortController();
 
 /** Tell its place, as the page's stream has it; a line that is longer than the stream tells is asked for it. */
@@ -14,6 +16,7 @@ export async function follow(told) {
   if (!id) return;
   const found = told.waiting.requests.find((each) => each.id === id) ?? (await asked(id));
   if (id !== waiting || !found) return;
+  waited = found.waited;
   const eta = found.eta === null ? "?" : seconds(found.eta);
   at("progress").textContent = found.place ? say("in-line", { n: found.place, t: eta }) : say("in-flight");
 }
@@ -31,11 +34,13 @@ async function converse(question, model, signal) {
   const id = crypto.randomUUID ? crypto.randomUUID() : `playground-${Date.now()}`;
   const began = performance.now();
   waiting = id;
+  waited = 0;
   const body = { stream: true, messages: [{ role: "user", content: question }], ...(model && { model }) };
   const headers = { "Content-Type": "application/json", "X-Request-ID": id };
   const response = await ask("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
   if (!response.ok) throw new Error(await refusal(response));
-  const waited = Number(response.headers.get("X-Queue-Wait-Ms") ?? 0) / 1000;
+  // An early 200 comes before the wait is over, and says too little.
+  waited = Math.max(waited, Number(response.headers.get("X-Queue-Wait-Ms") ?? 0) / 1000);
   for await (const { data } of events(response)) {
     if (!data || data === "[DONE]") continue;
     const told = JSON.parse(data);

@@ -43,7 +43,7 @@ export async function* events(response) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      held += value.replaceAll("\r\n", "\n");
+      held = (held + value).replaceAll("\r\n", "\n");
       for (let end = held.indexOf("\n\n"); end >= 0; end = held.indexOf("\n\n")) {
         yield parsed(held.slice(0, end));
         held = held.slice(end + 2);

@@ -30,6 +30,15 @@ export async function listen(heard, lost, refused) {
   }
 }
 
+/** A fault of the page breaks no stream: it is told as any other. */
+function attempt(what) {
+  try {
+    what();
+  } catch (error) {
+    reportError(error);
+  }
+}
+
 /** Whether it was refused. Throws what breaks it. */
 async function listenOnce(signal, heard, refused) {
   const silent = new AbortController();
@@ -45,7 +54,7 @@ async function listenOnce(signal, heard, refused) {
     for await (const { event, data } of events(response)) {
       clearTimeout(timer);
       timer = watch();
-      if (data) heard(event, JSON.parse(data));
+      if (data) attempt(() => heard(event, JSON.parse(data)));
     }
     return false;
   } finally {

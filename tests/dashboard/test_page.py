@@ -250,6 +250,23 @@ async def test_a_stream_that_falls_silent_is_opened_again(
     await live(page)
 
 
+EVENTS = """async (pieces) => {
+  const { events } = await import("/dashboard/service.js");
+  const bytes = new ReadableStream({ start(out) { pieces.forEach((piece) => out.enqueue(piece)); out.close(); } });
+  const told = [];
+  for await (const { data } of events(new Response(bytes.pipeThrough(new TextEncoderStream())))) told.push(data);
+  return told;
+}"""
+
+
+async def test_events_are_heard_wherever_the_wire_cuts_them(proxy: Proxy, opened: Opened) -> None:
+    """Also between the two letters of a line's end."""
+    page = await opened(proxy.url)
+    stream = "data: 1\r\n\r\ndata: 2\n\n"
+    for cut in range(1, len(stream)):
+        assert await page.evaluate(EVENTS, [stream[:cut], stream[cut:]]) == ["1", "2"], cut
+
+
 async def test_a_fault_of_the_page_is_no_lost_connection(proxy: Proxy, opened: Opened) -> None:
     """It is told as one, where whoever mends it looks."""
     page = await opened(proxy.url)
