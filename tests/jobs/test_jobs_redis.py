@@ -4,9 +4,12 @@ import asyncio
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from making import ANSWER, SHORT, OpenStore, a_job, lines_of, over, pieces, run_one, some_jobs, state_of
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
 from redis_server import RedisServer
 from running import until
 
@@ -327,3 +330,26 @@ async def test_a_subscription_that_died_in_silence_is_opened_anew(
         await until(lambda: "not subscribed" in repr(jobs))
         own_redis.go_on()
         assert await news.next(20)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["silence", "an error"])
+async def test_a_cancellation_that_the_client_library_swallows_ends_it_too(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, fails: bool
+):
+    """As it does when the time-out of a read ends in the same moment: a service that stops would never end."""
+    get_message, swallowed = PubSub.get_message, []
+
+    async def deaf(messages: PubSub, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await get_message(messages, *args, **kwargs)
+        except asyncio.CancelledError:
+            swallowed.append(messages)
+            if fails:
+                raise RedisError from None
+            return None
+
+    monkeypatch.setattr(PubSub, "get_message", deaf)
+    async with asyncio.timeout(20):
+        async with opened(own_redis.url):
+            await asyncio.sleep(0)  # by now it listens
+    assert swallowed

@@ -140,9 +140,10 @@ class JobsLink:
         backoff = FIRST_BACKOFF
         while True:
             try:
-                async with self._subscription() as messages:
-                    backoff = FIRST_BACKOFF
-                    await self._listen(messages)
+                with heeding_cancellation():
+                    async with self._subscription() as messages:
+                        backoff = FIRST_BACKOFF
+                        await self._listen(messages)
             except Exception as error:  # whatever it is, only another attempt can mend it
                 level = logging.WARNING if self._subscribed.is_set() else logging.DEBUG  # once, not at each attempt
                 log.log(level, "Redis at %s (JOBS_URL) tells no news (%s): it is tried again", self.address.text, error)
@@ -155,8 +156,9 @@ class JobsLink:
         client = self.address.client(timeout=TIMEOUT)
         try:
             async with client.pubsub(ignore_subscribe_messages=True) as messages:
-                await messages.subscribe(f"{self._prefix}news")
-                await messages.get_message(timeout=TIMEOUT)
+                with heeding_cancellation():
+                    await messages.subscribe(f"{self._prefix}news")
+                    await messages.get_message(timeout=TIMEOUT)
                 log.info("Redis at %s (JOBS_URL) tells news", self.address.text)
                 self._subscribed.set()
                 self.hub.tell_all()
@@ -166,12 +168,8 @@ class JobsLink:
 
     async def _listen(self, messages: PubSub) -> None:
         while True:
-            message = await messages.get_message(timeout=QUIET)
-            if message is None:  # nothing to say, or nobody there any more
-                await messages.ping()
-                message = await messages.get_message(timeout=TIMEOUT)
-            if message is None:
-                raise RedisError("it does not answer")
+            with heeding_cancellation():
+                message = await following(messages)
             self.hub.tell(*map(name_of, message["data"].decode().split(" ")))
 
     async def _look_at_persistence(self) -> None:
@@ -209,6 +207,17 @@ async def linked(url: str, room: Room, prefix: str) -> AsyncIterator[JobsLink]:
         await link.close()
 
 
+async def following(messages: PubSub) -> dict[str, bytes]:
+    """The next message. Raises RedisError if nobody is there any more."""
+    message: dict[str, bytes] | None = await messages.get_message(timeout=QUIET)
+    if message is None:  # nothing to say, or nobody there any more
+        await messages.ping()
+        message = await messages.get_message(timeout=TIMEOUT)
+    if message is None:
+        raise RedisError("it does not answer")
+    return message
+
+
 @asynccontextmanager
 async def translating() -> AsyncIterator[None]:
     """Failures of Redis as ours."""
@@ -231,9 +240,11 @@ def heeding_cancellation() -> Iterator[None]:
     """Whoever is cancelled in this block hears of it: redis-py uses `asyncio.wait_for`, which Python 3.11 has wrong."""
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
-    yield
-    if task and task.cancelling() > before:
-        raise asyncio.CancelledError
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def flat(fields: Mapping[str, Any]) -> list[str]:
