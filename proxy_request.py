@@ -33,6 +33,8 @@ __all__ = ["FairQueue", "ProxyQueue", "ProxyRequest", "Story", "default_connecto
 
 log = logging.getLogger("proxy.line")
 
+#: The status and the error code of a request that was answered.
+FINE: tuple[int | None, str] = (200, "")
 #: Seconds before the second attempt, half of them random; doubles for each further one.
 FIRST_BACKOFF = 0.5
 
@@ -43,22 +45,6 @@ def default_connector() -> Connector:
         from gigachat_connector import validate_data, request_api, get_info  # noqa: I001 - the order people know
 
     return from_functions(validate_data, request_api, get_info)
-
-
-class Presence:
-    """Counts a request among those present while the block runs. A class, since thousands wait inside of it."""
-
-    __slots__ = ("_line", "_request")
-
-    def __init__(self, line: "ProxyQueue", request: ProxyRequest) -> None:
-        self._line = line
-        self._request = request
-
-    def __enter__(self) -> None:
-        self._line._enter(self._request)
-
-    def __exit__(self, kind: object, end: BaseException | None, trace: object) -> None:
-        self._line._leave(self._request, end)
 
 
 class ProxyQueue:
@@ -211,7 +197,9 @@ class ProxyQueue:
 
         Raises ProxyError: LineFull, WaitTooLong and Stopping at once, the others later.
         """
-        with Presence(self, request):
+        self._enter(request)
+        ended = FINE
+        try:
             while True:
                 turn = await self._turn(request)
                 try:
@@ -224,10 +212,17 @@ class ProxyQueue:
                     self._try_again(request, turn.permit, error)
                 finally:
                     turn.permit.release()
+        except BaseException as end:
+            ended = told(end)
+            raise
+        finally:
+            self._leave(request, *ended)
 
     async def run(self, request: ProxyRequest) -> AsyncGenerator[Chunk, None]:
         """The same for a stream: yields the answer's chunks. Close it (`aclosing`) to leave early."""
-        with Presence(self, request):
+        self._enter(request)
+        ended = FINE
+        try:
             while True:
                 turn = await self._turn(request)
                 try:
@@ -240,20 +235,24 @@ class ProxyQueue:
                     self._try_again(request, turn.permit, error)
                 finally:
                     turn.permit.release()
+        except BaseException as end:
+            ended = told(end)
+            raise
+        finally:
+            self._leave(request, *ended)
 
     def _enter(self, request: ProxyRequest) -> None:
         request.arrived = self._clock.now()
         self._present.add(request)
         self._nobody.clear()
 
-    def _leave(self, request: ProxyRequest, end: BaseException | None) -> None:
+    def _leave(self, request: ProxyRequest, status: int | None, error: str) -> None:
         """Tell its story, however it ended."""
         self._present.discard(request)
         if not self._present:
             self._nobody.set()
         if not self._listeners:
             return
-        status, error = told(end)
         took = self._clock.now() - request.arrived
         known = (request.waited, took, request.attempts, error, request.usage, request.trail.id)
         story = Story(request.id, request.caller, status, *known)

@@ -198,10 +198,8 @@ class Story(NamedTuple):
     trace: str = ""
 
 
-def told(end: BaseException | None) -> tuple[int | None, str]:
-    """The status and the error code of a request's end."""
-    if end is None:
-        return 200, ""
+def told(end: BaseException) -> tuple[int | None, str]:
+    """The status and the error code of a request that was not answered."""
     if isinstance(end, ProxyError):
         return end.status, end.code
     return (ProxyError.status, ProxyError.code) if isinstance(end, Exception) else (None, "")  # it left
