@@ -12,11 +12,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 try:
     from aiohttp import web
     from pydantic import SecretStr
 except ModuleNotFoundError as missing:
+    OWN_PYTHON = Path(__file__).with_name(".venv") / "bin" / "python"
+    if OWN_PYTHON.exists() and not os.path.samefile(sys.prefix, OWN_PYTHON.parents[1]):
+        own = os.path.relpath(OWN_PYTHON)
+        sys.exit(f"this Python has no {missing.name}; the one that `make run` made has: type {own} {sys.argv[0]} ...")
     sys.exit(f"{missing.name} is not installed: `make run` installs and starts all, or pip install -r requirements.txt")
 
 from proxy import settings as knobs
@@ -37,7 +42,7 @@ from proxy.line import Line
 from proxy.metrics import PASSED, Metrics
 from proxy.operators import jobs
 from proxy.operators.steering import COMMANDS as STEERING
-from proxy.operators.steering import overridden
+from proxy.operators.steering import overridden, plain
 from proxy.overview import About, Overview
 from proxy.owners import owners_of
 from proxy.passed import PassedCredential
@@ -65,6 +70,8 @@ GIGACHAT = "gigachat"
 #: The lane of an API like OpenAI's that serves beside the main one, and what calls it.
 CHATGPT = "chatgpt"
 CHATGPT_CONNECTOR = "chatgpt_connector"
+#: Where traces go is said by one name alone.
+IDLE = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 
 
 class CannotListen(Exception):
@@ -314,6 +321,7 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
 @asynccontextmanager
 async def tracing_of(settings: Settings) -> AsyncIterator[Tracing]:
     """Who follows requests: nobody unless OTEL_EXPORTER_OTLP_ENDPOINT is set. Raises SettingsError."""
+    warn_of_idle(os.environ)
     if settings.otel_exporter_otlp_endpoint is None:
         yield Tracing()
         return
@@ -323,6 +331,12 @@ async def tracing_of(settings: Settings) -> AsyncIterator[Tracing]:
     hidden = Secrets(settings).hidden
     async with tracer_of(settings, VERSION, hidden) as tracer:
         yield Spans(tracer, {OPERATOR, *settings.proxy_api_keys}, hidden)
+
+
+def warn_of_idle(environment: Mapping[str, str]) -> None:
+    """Tell which of OpenTelemetry's own switches do nothing here."""
+    if idle := [name for name in IDLE if environment.get(name, "").strip()]:
+        log.warning("without effect here: %s; OTEL_EXPORTER_OTLP_ENDPOINT alone turns traces on", ", ".join(idle))
 
 
 async def shut(connector: Connector) -> None:
@@ -361,7 +375,7 @@ def banner(service: Service) -> str:
     """What a person who starts the service reads first."""
     settings = service.settings
     limits = service.line.state().limits
-    pace = f"{limits.rpm:g} calls a minute, evenly spaced" if limits.rpm else "no pacing (EXT_API_RPM is not set)"
+    pace = f"{plain(limits.rpm)} calls a minute, evenly spaced" if limits.rpm else "no pacing (EXT_API_RPM is not set)"
     flight = f"{limits.concurrency} in flight" if limits.concurrency else "any number in flight"
     lines = [f"{settings.app_name} {VERSION} listens on {service.url}"]
     if service.is_sandbox:
@@ -377,6 +391,7 @@ def banner(service: Service) -> str:
         f"  connector {service.connector.name}; limits: {pace}, {flight}, {settings.exp_resp_timeout:g} s a call"
     )
     lines += [f"  also: {lane.name}, connector {lane.connector.name}" for lane in service.lanes.all()[1:]]
+    lines += traces_of(settings)
     lines += [f"  SET WHILE IT RAN: {told}" for lane in service.lanes.all() for told in overridden(lane_of(lane))]
     if service.no_jobs:
         lines.append(f"  no jobs are taken: {service.no_jobs}")
@@ -386,6 +401,15 @@ def banner(service: Service) -> str:
             "your quota. Set PROXY_API_KEYS, or HOST=127.0.0.1 (in a container: publish the port on 127.0.0.1)"
         )
     return "\n".join(lines)
+
+
+def traces_of(settings: Settings) -> list[str]:
+    """Where traces go, if they are on: the host alone, for the rest of an address may be secret."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return []
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return ["  no traces are made: OTEL_SDK_DISABLED=true"]
+    return [f"  traces go to {urlsplit(settings.otel_exporter_otlp_endpoint).netloc}"]
 
 
 def raise_open_files(queue_size: int) -> None:

@@ -21,12 +21,13 @@ from proxy.connector import Chunk, Connector, closing, from_functions, importing
 from proxy.errors import DeadlineExpired, LineFull, ProxyError, Stopping, UpstreamError, WaitTooLong
 from proxy.estimate import Lanewide, eta
 from proxy.fair_queue import FairQueue
+from proxy.forwarding import RawHead
 from proxy.lanes import Account
 from proxy.limits import Permit, Usage
 from proxy.line import HELD, Call, LaneState
 from proxy.places import Places
 from proxy.promises import Promises
-from proxy.request import ProxyRequest, Story, Turn, told
+from proxy.request import ProxyRequest, Story, Turn, end_of, told
 from proxy.steered import Steered
 
 __all__ = ["FairQueue", "ProxyQueue", "ProxyRequest", "Story", "default_connector"]
@@ -229,6 +230,8 @@ class ProxyQueue:
                     async with aclosing(self._attempt(request, turn)) as chunks:
                         async for chunk in chunks:
                             request.has_begun = True
+                            if isinstance(chunk, RawHead):
+                                ended = end_of(chunk)
                             yield chunk
                     return
                 except UpstreamError as error:

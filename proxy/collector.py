@@ -21,6 +21,7 @@ from opentelemetry.trace import Tracer
 
 from proxy.settings import Settings, SettingsError
 from proxy.threads import in_thread
+from proxy.values import TRACES
 
 log = logging.getLogger("proxy.traces")
 
@@ -30,6 +31,8 @@ FLUSH = 3.0
 QUIET = 60.0
 #: Characters of the library's words that are told.
 LONGEST = 300
+#: After words that are cut.
+MORE = " ..."
 
 #: Whatever the library says goes through us alone.
 LIBRARY = logging.getLogger("opentelemetry")
@@ -76,7 +79,15 @@ class Troubles(logging.Handler):
         now = time.monotonic()
         if now >= self._again and not record.name.startswith(ABOUT_CALLERS):
             self._again = now + QUIET
-            log.warning("traces are lost, requests are not: %s", self._hidden(record.getMessage())[:LONGEST])
+            log.warning("traces are lost, requests are not: %s", cut(self._hidden(record.getMessage())))
+
+
+def cut(text: str) -> str:
+    """LONGEST characters at most, up to the end of a word."""
+    if len(text) <= LONGEST:
+        return text
+    head = text[: LONGEST - len(MORE)]
+    return (head.rpartition(" ")[0] or head) + MORE
 
 
 @contextmanager
@@ -125,7 +136,7 @@ async def tracer_of(settings: Settings, version: str, hidden: Callable[[str], st
 def exporter_of(settings: Settings) -> OTLPSpanExporter:
     headers = {name: value.get_secret_value() for name, value in settings.otel_exporter_otlp_headers.items()}
     base = str(settings.otel_exporter_otlp_endpoint).rstrip("/")
-    return OTLPSpanExporter(f"{base}/v1/traces", headers=headers)
+    return OTLPSpanExporter(f"{base}{TRACES}", headers=headers)
 
 
 def resource_of(settings: Settings, version: str) -> Resource:

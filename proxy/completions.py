@@ -89,6 +89,7 @@ class Completions:
         if chat.ignored:
             log.debug("request %s: %s mean nothing here", note.id, ", ".join(chat.ignored))
         data = chat.data({each.source: each.source for each in chat.attachments})
+        note.served = data["generate_parameters"]["model"]
         self._reception.lane(request).connector.validate(data)
         belongings, interval = self._belongings_for(request), self._delivery.heartbeat_interval
         exchange = Exchange(self._reception, self._attachments, belongings, interval, request, asked, chat)

@@ -26,6 +26,7 @@ from proxy.errors import PassedRefused, ProxyError, UpstreamError, upstream_mess
 from proxy.forwarding import Headers, RawHead
 from proxy.heartbeat import Heartbeat, takes_102
 from proxy.line import Enrolled, Line, eta_at
+from proxy.request import end_of
 from proxy.settings import Settings
 
 log = logging.getLogger("proxy.delivery")
@@ -90,11 +91,13 @@ class Delivery:
             except UpstreamError as error:
                 if response.prepared or not error.is_as_told:
                     raise
+                request[NOTE].answered(error.upstream_status or error.status, error.code)
                 return web.Response(
                     status=error.upstream_status or error.status,
                     body=error.body,
                     headers=raw_headers(request, error.answer_headers),
                 )
+            request[NOTE].answered(*end_of(head))
             passage = request[NOTE].passage
             if head.is_whole or passage.is_whole:
                 body = passage.told(head.status, await rest(chunks))
@@ -137,7 +140,7 @@ class Delivery:
             with self.beating(request):
                 head = cast(RawHead, await anext(chunks))
         if response.prepared and head.status != 200:
-            raise UpstreamError(head.status)
+            raise UpstreamError(head.status, await rest(chunks))
         return head
 
     async def awaited(

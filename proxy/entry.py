@@ -29,6 +29,7 @@ class Entry(NamedTuple):
     `route` is the pattern that its path has, "" if there is nothing there.
     `error` is the `code` of its `proxy.errors` kind. `waited` counts the time in line, `took` all until the last byte.
     Of a request that takes several calls `waited` and `attempts` are the first one's, `usage` is all of theirs.
+    `served` is the model that the API was asked for, where that is another name than `model`, the caller's own.
     `asked` and `answered` are the bodies, and are kept at LOG_LEVEL=DEBUG only.
     `is_double`: it came from within, and the entry of its caller's own request tells all of it, so it does not count.
     """
@@ -53,6 +54,7 @@ class Entry(NamedTuple):
     answered: bytes | None = None
     trace: Trace = UNTRACED
     is_double: bool = False
+    served: str = ""
 
 
 class Within(NamedTuple):
@@ -88,6 +90,8 @@ class Note:
     upstream: str = ""
     operation: str = ""
     model: str = ""
+    #: See `Entry`.
+    served: str = ""
     lane: Lane | None = None
     enrolled: Enrolled | None = None
     status: int | None = None
@@ -122,6 +126,10 @@ class Note:
     def failed(self, failure: ProxyError) -> None:
         self.status, self.error, self.failure = failure.status, failure.code, failure
 
+    def answered(self, status: int, error: str) -> None:
+        """Its caller gets the API's own answer, which may be a refusal: then with the code of that."""
+        self.status, self.error = status, error
+
     def made(self, answer: Chunk) -> None:
         """The upstream gave this answer, or this chunk of it, which is told in other words."""
         if self.passage is not NOTHING:
@@ -155,11 +163,12 @@ class Note:
             answered=b"".join(self.heard or ()) if self.keeps_bodies else None,
             trace=self.trace,
             is_double=self.is_double,
+            served=self.served,
         )
 
     def take(self, within: "Note") -> None:
         """What this one asked for was done by a request from within: tell all of it."""
-        self.operation, self.model = within.operation, within.model
+        self.operation, self.model, self.served = within.operation, within.model, within.served
         self.lane, self.enrolled, self.further = within.lane, within.enrolled, within.further
 
 

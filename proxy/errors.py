@@ -297,6 +297,8 @@ class UpstreamError(ProxyError):
         self.upstream_status = status
         #: The upstream's own headers, as far as a caller may see them, for those who get its answer as it is.
         self.answer_headers: tuple[tuple[str, str], ...] = ()
+        #: Its caller is one of those, and gets the upstream's own status too.
+        self.is_raw = False
         self.body = body.encode() if isinstance(body, str) else body
         super().__init__(message or self._told(), retry_after=retry_after)
 
@@ -309,6 +311,8 @@ class UpstreamError(ProxyError):
     @property
     def status(self) -> int:  # type: ignore[override]  # the family's constant is a question here
         told = self.upstream_status
+        if told is not None and self.is_raw:
+            return told
         if told is not None and 400 <= told < 500 and told not in self.NOT_PASSED:
             return told  # the caller's business, as it is
         return self.upstream_status if self.upstream_status in (503, 504) else 502

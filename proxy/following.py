@@ -193,6 +193,8 @@ class Following:
     def _note(self, request: web.Request, recording: Recording) -> None:
         if recording.failure is not None:
             request[NOTE].failed(recording.failure)
+        elif recording.note is not None:
+            request[NOTE].error = recording.note.error  # of an answer of the API's own
 
 
 def is_cut(dialect: Dialect, recording: Recording) -> bool:

@@ -17,6 +17,7 @@ from proxy.forwarding import RawCall
 from proxy.known import Known
 from proxy.lanes import Lane
 from proxy.line import Call, Enrolled, Line, Priority
+from proxy.tracing import Trail
 
 log = logging.getLogger("proxy.info")
 
@@ -35,15 +36,20 @@ class Infos:
     def __init__(self) -> None:
         self._told: WeakKeyDictionary[Lane, tuple[Info, float]] = WeakKeyDictionary()
 
-    async def of(self, lane: Lane) -> Info:
+    async def of(self, lane: Lane, trail: Trail) -> Info:
         """It is asked in its turn, for it may call its API; where that would take longer than PATIENCE, it is asked
-        outside the line, where it tells what it knows. Raises PassedRefused."""
+        outside the line, where it tells what it knows. Raises PassedRefused.
+
+        `trail` is of the request that wants to know.
+        """
         now = asyncio.get_running_loop().time()
         info, at = self._told.get(lane, ({}, -AGE))
         if now - at < AGE:
             return info
         if lane.line.state().eta <= PATIENCE:
-            turn = lane.line.enrol(Connector.info, patience=PATIENCE, caller="proxy", priority=Priority.HIGH)
+            turn = lane.line.enrol(
+                Connector.info, patience=PATIENCE, caller="proxy", priority=Priority.HIGH, trail=trail
+            )
             try:
                 info = cast(Info, await lane.line.answer(turn))
             except PassedRefused:
@@ -59,7 +65,7 @@ class Infos:
 class Balances:
     """What is left to spend in each lane, as its API told it at most twice BALANCE_AGE ago; {} where it tells nothing.
 
-    It is asked in line, behind all who wait there; whoever looks does not wait for it.
+    It is asked in line as a batch is: after all live requests, else after 19 of them; whoever looks does not wait.
     """
 
     def __init__(self) -> None:
@@ -95,10 +101,13 @@ class Models:
         self._told: WeakKeyDictionary[Lane, tuple[Info, float]] = WeakKeyDictionary()
 
     async def of(self, lane: Lane, enrol: Callable[[Call], Enrolled]) -> Info:
-        """It is asked in the caller's own turn, if what is remembered is too old. Raises ProxyError."""
+        """It is asked in the caller's own turn, if what is remembered is too old. Raises ProxyError.
+
+        While operators have paused the lane nothing is too old: nobody could be asked.
+        """
         now = asyncio.get_running_loop().time()
         answer, at = self._told.get(lane, ({}, -AGE))
-        if now - at < AGE:
+        if now - at < AGE or (answer and lane.line.state().limits.is_held):
             return answer
         answer = cast(Info, await lane.line.answer(enrol(Connector.models)))
         self._told[lane] = answer, now
@@ -112,9 +121,13 @@ class RawModels:
         self._told: WeakKeyDictionary[Lane, tuple[web.Response, float]] = WeakKeyDictionary()
 
     def recall(self, lane: Lane, call: RawCall) -> web.Response | None:
-        """The answer to this call, if it is remembered; with the API's headers, which are not to be changed."""
+        """The answer to this call, if it is remembered; with the API's headers, which are not to be changed.
+
+        While operators have paused the lane however old it is.
+        """
         answer, at = self._told.get(lane, (None, 0.0))
-        return answer if is_for_models(call) and asyncio.get_running_loop().time() - at < AGE else None
+        is_fresh = asyncio.get_running_loop().time() - at < AGE or lane.line.state().limits.is_held
+        return answer if is_for_models(call) and is_fresh else None
 
     def remember(self, lane: Lane, call: RawCall, answer: web.StreamResponse) -> None:
         if is_for_models(call) and isinstance(answer, web.Response) and answer.status == 200:

@@ -137,7 +137,9 @@ class Lanes:
     def named(self, name: str) -> Lane:
         """The lane that goes by this name. Raises NotFound."""
         if name not in self.others:
-            raise NotFound(f'no upstream called "{name}" is configured here')
+            raise NotFound(
+                f'no upstream called "{name}" is configured here: the service needs URL_GPT, API_KEY or both'
+            )
         return self.others[name]
 
     def check(self, credential: PassedCredential | None) -> None:

@@ -91,8 +91,8 @@ class Metrics:
                 self.cancellations.add(("in_flight" if entry.attempts else "waiting",))
         elif entry.error:
             self.errors.add((entry.error,))
-        elif entry.model and entry.attempts:  # else anybody could make them up
-            self.answers.add((self._models(entry.model),))
+        elif has_model(entry):
+            self.answers.add((self._models(entry.served or entry.model),))
 
     def caller(self, name: str) -> str:
         """How a caller is told: by the name of its key."""
@@ -147,6 +147,15 @@ def codes_of(kind: type[ProxyError]) -> Iterator[str]:
     yield kind.code
     for child in kind.__subclasses__():
         yield from codes_of(child)
+
+
+def has_model(entry: Entry) -> bool:
+    """Whether the model that it names has answered it; else anybody could make names up.
+
+    The API's own paths take any body, but only where a model was at work do they tell what it cost.
+    """
+    is_answered = entry.status == 200 and entry.attempts > 0
+    return is_answered and bool(entry.model) and (entry.operation != "forward" or entry.usage is not None)
 
 
 def counts(name: str, sentence: str, *labels: str, spared: str = "") -> Counts:

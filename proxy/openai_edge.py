@@ -100,7 +100,7 @@ class OpenAIEdge:
 
     async def _translated(self, request: web.Request, asked: object) -> dict[str, Any]:
         wanted = Embeddings(asked, self._options)
-        request[NOTE].model = wanted.model
+        request[NOTE].model, request[NOTE].served = wanted.model, wanted.served
         if wanted.ignored:
             log.debug("request %s: %s mean nothing here", request[NOTE].id, ", ".join(wanted.ignored))
         calls = [partial(Connector.embeddings, data=data) for data in wanted.calls()]

@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from proxy.errors import DeadlineExpired, ProxyError
+from proxy.errors import DeadlineExpired, ProxyError, UpstreamError
+from proxy.forwarding import RawHead
 from proxy.lanes import Account
 from proxy.limits import Permit, Usage
 from proxy.line import Call, Parsed, Priority
@@ -184,7 +185,8 @@ class ProxyRequest:
 class Story(NamedTuple):
     """What became of a request, told once to every listener. Times are seconds.
 
-    `status` is the HTTP status that it deserves, None if its caller left. `trace` is the id of its trace, "" without.
+    `status` is the HTTP status that it deserves, None if its caller left; `error` is the code of its failure.
+    `trace` is the id of its trace, "" without.
     """
 
     id: str
@@ -196,6 +198,11 @@ class Story(NamedTuple):
     error: str = ""
     usage: Usage | None = None
     trace: str = ""
+
+
+def end_of(head: RawHead) -> tuple[int, str]:
+    """The status and the error code of a request whose caller gets the API's own answer, "" if it is no refusal."""
+    return head.status, UpstreamError.code if head.status >= 400 else ""
 
 
 def told(end: BaseException) -> tuple[int | None, str]:

@@ -6,6 +6,7 @@ Who asks is `reception`'s to know, how the answer is written is `delivery`'s, ho
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,12 +16,12 @@ from aiohttp import web
 from proxy import passes
 from proxy.belongings import EVERYBODYS, Everybodys
 from proxy.callers import Callers
-from proxy.connector import Chunk, Connector, Data
+from proxy.connector import Chunk, Connector, Data, closing
 from proxy.delivery import Delivery, in_line, model_of, note_model
 from proxy.dialects import ChatDialect, Dialect, Reply
 from proxy.dialects.native import Native
 from proxy.entry import NOTE, Note
-from proxy.errors import BodyTooLarge, PassedRefused
+from proxy.errors import BodyTooLarge, PassedRefused, UpstreamError
 from proxy.forwarding import RawCall, checked_path, split_version, to_the_api
 from proxy.info import Infos, RawModels
 from proxy.lanes import Lanes
@@ -77,7 +78,7 @@ class Edge:
             return self._delivery.again(request, known)
         passage = self.belongings_for(request).of_call(request[NOTE].caller, call, is_read=bool(asked))
         request[NOTE].passage = passage
-        self._reception.enrol(request, lambda connector: connector.forward(call))
+        self._reception.enrol(request, partial(raw, call=call))
         is_stream = asked.get("stream") is True and not passage.is_whole
         answer = await self._delivery.raw(dialect, request, is_stream)
         self._models.remember(lane, call, answer)
@@ -109,7 +110,7 @@ class Edge:
         """What the connector says of itself, and the lane's limits and state."""
         self._reception.identify(request, "info")
         lane = self._reception.lane(request)
-        info = {**await self._infos.of(lane), "connector": lane.connector.name}
+        info = {**await self._infos.of(lane, request[NOTE].trace.trail()), "connector": lane.connector.name}
         body = dialect.info({**info, "lane": lane.line.state().info(lane.name)})
         return self._delivery.plain(request, body)
 
@@ -160,6 +161,17 @@ class Asked:
         data, self._data = self._data or self._dialect.request(orjson.loads(self._body)), None
         data = self._dialect.completed(data)
         return connector.stream(data) if self.is_stream else connector.request(data)
+
+
+async def raw(connector: Connector, *, call: RawCall) -> AsyncGenerator[Chunk, None]:
+    """The API's own answer, byte for byte. Raises UpstreamError, with the API's own status if it gave one."""
+    try:
+        async with closing(connector.forward(call)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except UpstreamError as error:
+        error.is_raw = True
+        raise
 
 
 async def events_of(

@@ -80,6 +80,10 @@ SCOPE_CONCURRENCY: Final = {"GIGACHAT_API_PERS": 1, "GIGACHAT_API_B2B": 10, "GIG
 KEY: Final = "GPT2GIGA_API_KEY"
 
 
+class Clash(ValueError):
+    """The value is allowed, but not beside those of other settings; the text says which."""
+
+
 class Settings(BaseSettings):
     """The settings of one process. Made in code, they read neither the environment nor a file."""
 
@@ -207,21 +211,21 @@ class Settings(BaseSettings):
     @classmethod
     def _not_the_log_file(cls, path: Path | None, others: ValidationInfo) -> Path | None:
         if path is not None and path == others.data.get("log_file"):
-            raise ValueError("LOG_FILE is that file already")
+            raise Clash("LOG_FILE is that file already")
         return path
 
     @field_validator("admin_api_key")
     @classmethod
     def _no_callers_key(cls, key: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
         if key is not None and key in others.data.get("proxy_api_keys", {}).values():
-            raise ValueError("a caller has that key, see PROXY_API_KEYS: choose another one")
+            raise Clash("a caller has that key, see PROXY_API_KEYS: choose another one")
         return key
 
     @field_validator("gpt2giga_enable_api_key_auth", "gpt2giga_mode")
     @classmethod
     def _with_keys(cls, value: bool | str | None, others: ValidationInfo) -> bool | str | None:
         if value in (True, "PROD") and others.data.get("proxy_api_keys") == {}:
-            raise ValueError("there is no key: set PROXY_API_KEYS, or GPT2GIGA_API_KEY")
+            raise Clash("there is no key: set PROXY_API_KEYS, or GPT2GIGA_API_KEY")
         return value
 
     @property
@@ -366,8 +370,10 @@ def _complaint(error: ValidationError, chosen: Source) -> str:
         if detail := wrong.get(setting.name):
             found = chosen[setting.name]
             value = "***" if setting.unit.is_secret else found.value
-            why = f" ({detail['ctx']['error']})" if detail["type"] == "value_error" else ""
-            allowed = "" if setting.unit is ANYTHING else f"; allowed: {setting.unit.text}"
+            reason = detail["ctx"]["error"] if detail["type"] == "value_error" else None
+            why = f" ({reason})" if reason else ""
+            is_clear = setting.unit is ANYTHING or isinstance(reason, Clash)
+            allowed = "" if is_clear else f"; allowed: {setting.unit.text}"
             lines.append(f"{found.written}={value} {found.where} is wrong{why}{allowed}")
     return "\n".join(lines)
 

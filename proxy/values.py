@@ -20,6 +20,8 @@ WHSEC: Final = "whsec_"
 PROXY: Final = re.compile(r"http://([^\s/?#@]*@)?[^\s/?#@]+/?")
 #: An address without a password and without a query: it is told where something is wrong with it.
 COLLECTOR: Final = re.compile(r"https?://[^\s?#@]+")
+#: Where a collector takes traces, under its address.
+TRACES: Final = "/v1/traces"
 #: A header as the wire takes it.
 HEADER: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+=[\x20-\x7e]+", re.ASCII)
 SWITCH: Final = dict.fromkeys(("1", "t", "true", "y", "yes"), "on") | dict.fromkeys(
@@ -106,6 +108,8 @@ def _collector(text: str) -> str:
     """`http://collector:4318`. What it complains of must not repeat a password."""
     if not COLLECTOR.fullmatch(text) or not _is_url(text):
         raise ValueError("a key, if it asks for one, goes into OTEL_EXPORTER_OTLP_HEADERS")
+    if text.rstrip("/").endswith(TRACES):
+        raise ValueError(f"leave {TRACES} out: it is added to the address")
     return text
 
 

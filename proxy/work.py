@@ -174,7 +174,9 @@ async def taken(stack: AsyncExitStack, place: str | Path, settings: Settings) ->
         store = await stack.enter_async_context(store_at(place, settings))
         log_backlog(await store.jobs.state(), store.resumed)
         return store
-    except (JobsUnavailable, ValueError) as error:
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    except JobsUnavailable as error:
         if settings.jobs_url:
             raise SettingsError(f"JOBS_URL: {error}") from None
         return str(error)

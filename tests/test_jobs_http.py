@@ -170,7 +170,7 @@ async def test_a_job_is_no_nearer_to_the_api_than_a_request(caller: Caller):
         ({"body": chat(), "deadline": 0}, '"deadline" must be a number of seconds above 0'),
         ({"body": chat(), "deadline": "1"}, '"deadline" must be a number of seconds above 0'),
         ({"body": chat(), "deadline": True}, '"deadline" must be a number of seconds above 0'),
-        ({"body": chat(), "deadline": 1e300}, '"deadline" must be a number of seconds above 0'),
+        ({"body": chat(), "deadline": 1e300}, '"deadline" must be a number of seconds above 0, 31622400 at most'),
         ({"body": chat(), "keep": -1}, '"keep" must be a number of seconds above 0'),
         ({"body": chat(), "keep": 100_000}, '"keep" is at most 86400 seconds here (JOBS_KEEP)'),
         ({"body": chat(), "webhook": "http://example.org/"}, "WEBHOOK_SECRET"),
@@ -179,7 +179,10 @@ async def test_a_job_is_no_nearer_to_the_api_than_a_request(caller: Caller):
         ({"body": chat(temperature="hot")}, "temperature"),
         ({"body": {"model": "x"}, "path": "/v1/chat/completions"}, "messages"),
         ({"body": {"input": []}, "path": "/v1/embeddings"}, "input"),
-        ({"body": spoken(), "path": "/chatgpt"}, "chatgpt"),
+        (
+            {"body": spoken(), "path": "/chatgpt"},
+            'called "chatgpt" is configured here: the service needs URL_GPT, API_KEY',
+        ),
     ],
     ids=str,
 )

@@ -107,6 +107,53 @@ async def test_every_attempt_is_counted_and_a_failure_has_its_code(start_proxy: 
     assert (line["attempts"], line["status"], line["error"], line["tokens_in"]) == (2, 502, "upstream_error", None)
 
 
+@pytest.mark.parametrize("status", [404, 407, 500, 503])
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_refusal_that_is_passed_on_has_its_status_and_a_code(
+    start_proxy: StartProxy, file: Path, caplog: pytest.LogCaptureFixture, status: int, is_stream: bool
+) -> None:
+    """The same in both logs: what the caller got."""
+    caplog.set_level("INFO", "proxy")
+    proxy = await start_proxy(requests_log_file=file, ext_retries=0)
+    proxy.giga.state.faults.add({"kind": "status", "status": status})
+    body = stream_of() | {"stream": is_stream}
+    async with proxy.http.post(f"{proxy.url}/api/v1/chat/completions", json=body) as response:
+        assert response.status == status
+    (line,) = await told(file)
+    assert (line["status"], line["error"], line["attempts"]) == (status, "upstream_error", 1)
+    assert f"request {line['id']} of 127.0.0.1: {status} upstream_error, waited " in caplog.text
+
+
+async def test_a_refusal_after_an_early_200_has_the_status_that_it_deserves(
+    start_proxy: StartProxy, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In both logs; its caller has not left, but was cut off."""
+    caplog.set_level("INFO", "proxy")
+    knobs = {"ext_max_requests": 1, "stream_early_200": 0.05, "heartbeat_102": "off"}
+    proxy = await start_proxy(requests_log_file=file, **knobs)
+    first = await busy(proxy, 0.4)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        async with proxy.http.post(
+            f"{proxy.url}/api/v1/chat/completions", json=stream_of() | {"model": "nope"}
+        ) as response:
+            assert response.status == 200
+            await response.read()
+    await first
+    line = next(line for line in await told(file, 2) if line["model"] == "nope")
+    assert (line["status"], line["error"]) == (404, "upstream_error")
+    assert f"request {line['id']} of 127.0.0.1: 404 upstream_error, waited " in caplog.text
+
+
+async def test_a_refusal_that_is_passed_on_to_a_keyed_request_has_a_code(start_proxy: StartProxy, file: Path) -> None:
+    proxy = await start_proxy(requests_log_file=file, jobs_url=SecretStr(str(file.parent / "jobs.sqlite")))
+    body = stream_of() | {"stream": False, "model": "nope"}
+    headers = {"Idempotency-Key": "k1"}
+    async with proxy.http.post(f"{proxy.url}/api/v1/chat/completions", json=body, headers=headers) as response:
+        assert response.status == 404
+    (line,) = await told(file)
+    assert (line["status"], line["error"], line["model"]) == (404, "upstream_error", "nope")
+
+
 async def test_all_calls_that_a_request_takes_are_what_it_cost(start_proxy: StartProxy, file: Path) -> None:
     """Whole and as streams; of the keyed, too."""
     proxy = await start_proxy(requests_log_file=file, jobs_url=SecretStr(str(file.parent / "jobs.sqlite")))

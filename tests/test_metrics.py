@@ -92,7 +92,7 @@ async def test_whatever_is_asked_where_there_is_nothing_is_one_route(start_proxy
         assert await get(proxy, path) == 404
     for method in ("PUT", "PROPFIND", "REPORT"):
         assert await get(proxy, "/", method=method) == 405
-    told = await counted(proxy, lambda now: now.sum("requests_total", status="405") == 3)
+    told = await counted(proxy, lambda now: now.sum("requests_total", route=OTHER, status="405") == 3)
     assert told.sum("requests_total", route=OTHER, status="404") == len(paths)
     assert told.sum("requests_total", method=OTHER) == 2
     assert "secret-x" not in told.text and "PROPFIND" not in told.text and "nowhere" not in told.text
@@ -499,6 +499,33 @@ def test_models_are_told_only_of_answers() -> None:
     metrics(entry_of(2, model="made-up", attempts=0))
     metrics(entry_of(3, model="GigaChat-2"))
     assert {sample.labels["model"] for part in metrics.answers.parts() for sample in part.samples} == {"GigaChat-2"}
+
+
+async def test_names_that_no_model_has_are_not_told_of_what_is_passed_on(start_proxy: StartProxy) -> None:
+    """Neither where the API refuses them, nor where it takes any body; an answer's own is."""
+    proxy = await start_proxy(ext_retries=0)
+    chats, asked = "/api/v1/chat/completions", {"messages": [{"role": "user", "content": "1"}]}
+    assert await get(proxy, chats, method="POST", json=asked | {"model": "made-up-1"}) == 404
+    proxy.giga.state.faults.add({"kind": "status", "status": 500})
+    assert await get(proxy, chats, method="POST", json=asked | {"model": "made-up-2"}) == 500
+    assert await get(proxy, "/api/v1/files", json={"model": "made-up-3"}) == 200
+    for more in ({}, {"stream": True}):
+        assert await get(proxy, chats, method="POST", json=asked | {"model": "GigaChat-2"} | more) == 200
+    told = await counted(proxy, lambda now: now.sum("requests_total") >= 5)
+    assert told.values("model") == {"GigaChat-2"} and told.sum("model_answers_total") == 2
+    assert told.sum("errors_total", code="upstream_error") == 2
+
+
+async def test_a_model_is_told_by_the_name_that_the_api_knows(start_proxy: StartProxy) -> None:
+    """OpenAI's clients may name any; whichever they name, the default answers."""
+    proxy = await start_proxy()
+    asked = {"messages": [{"role": "user", "content": "1"}]}
+    for number in range(3):
+        named = {"model": f"made-up-{number}"}
+        assert await get(proxy, "/v1/chat/completions", method="POST", json=asked | named) == 200
+        assert await get(proxy, "/v1/embeddings", method="POST", json={"input": "1"} | named) == 200
+    told = await counted(proxy, lambda now: now.sum("requests_total") >= 6)
+    assert told.values("model") == {"GigaChat-2", "EmbeddingsGigaR"} and told.sum("model_answers_total") == 6
 
 
 def test_nonsense_of_the_api_lets_no_counter_fall() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai_upstream
 import orjson
 import pytest
 from aiohttp import web
@@ -384,6 +385,84 @@ async def test_openais_clients_read_failures_wherever_their_base_address_is(
     async with proxy.http.post(f"{proxy.url}{prefix}/v1/chat/completions", json={"messages": 5}) as response:
         assert response.status == 400
         assert (await response.json())["error"]["param"] == "messages"
+
+
+# ---- Examples work as they are ----
+
+
+def examples_in(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each with its operation and its media type: at one of OpenAI's addresses, and by one method of GigaChat's own."""
+    for name, operation in operations_in(described):
+        is_told_before = operation["tags"] == ["OpenAI, elsewhere"] or re.match("(PUT|PATCH|DELETE) .*{path}", name)
+        for kind, media in () if is_told_before else operation.get("requestBody", {}).get("content", {}).items():
+            if kind != "*/*":
+                yield name, kind, media["example"]
+
+
+async def test_every_body_that_is_described_has_an_example_of_its_shape(start_proxy: StartProxy) -> None:
+    described = await told(await start_proxy())
+    for name, operation in operations_in(described):
+        for kind, media in operation.get("requestBody", {}).get("content", {}).items():
+            assert "example" in media, name
+            whole = media["example"] | ({"file": "of its sender"} if kind == "multipart/form-data" else {})
+            Draft202012Validator({**media["schema"], "components": described["components"]}).validate(whole)
+
+
+async def test_every_example_is_answered_well(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """Sent as it is, by whoever tries it first; a batch needs the id of a file."""
+    async with openai_upstream.running() as other:
+        gpt = {"url_gpt": other.base, "api_key": SecretStr(openai_upstream.KEY)}
+        proxy = await start_proxy(jobs_url=SecretStr(str(tmp_path / "jobs.sqlite")), **KEYS, **gpt)
+        tried = [*examples_in(await told(proxy))]
+        assert len(tried) == 14
+        file = ""
+        for name, kind, example in tried:
+            method, path = name.format(version="v1", path="chat/completions").split(" ")
+            body = {**example, "input_file_id": file} if path == "/v1/batches" else example
+            async with proxy.http.request(method, proxy.url + path, **sent_as(name, kind, body)) as response:
+                assert response.status in (200, 202), (name, await response.text())
+                file = (await response.json())["id"] if name == "POST /v1/files" else file
+
+
+def sent_as(name: str, kind: str, example: dict[str, Any]) -> dict[str, Any]:
+    """As the page at /docs sends it, with the file that its reader chooses and the key that it needs."""
+    key = "key-of-the-operator" if name == "PATCH /limits" else "key-of-anna"
+    more: dict[str, Any] = {"headers": {"X-API-Key": key}}
+    if name in ("POST /v1/token", "POST /{version}/{path}"):
+        more["headers"]["User-Agent"] = "GigaChat-python-lib"
+    if kind == "application/json":
+        return {**more, "json": example}
+    form = aiohttp.FormData({field: str(value) for field, value in example.items()})
+    if kind == "multipart/form-data":
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [USER]}}
+        form.add_field("file", orjson.dumps(line), filename="lines.jsonl")
+    return {**more, "data": form}
+
+
+async def test_nothing_but_a_preview_is_prefilled_beside_a_body(start_proxy: StartProxy) -> None:
+    """Swagger UI sends what is an example or a default: a wish for a job, say, that nobody has."""
+    described = await told(await start_proxy())
+    components = described["components"]["parameters"]
+    prefilled: list[tuple[str, str]] = []
+    for name, operation in operations_in(described):
+        for each in operation["parameters"]:
+            parameter = components[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+            if {"example", "examples"} & parameter.keys() or {"example", "default"} & parameter["schema"].keys():
+                prefilled.append((name, parameter["name"]))
+    assert prefilled == [("PATCH /limits", "preview")]
+
+
+async def test_the_example_of_limits_tried_as_the_page_has_it_changes_nothing(start_proxy: StartProxy) -> None:
+    """Two clicks of a reader tell what would come of it."""
+    proxy = await start_proxy(**KEYS)
+    (patch,) = (operation for name, operation in operations_in(await told(proxy)) if name == "PATCH /limits")
+    asked = {each["name"]: str(each["example"]).lower() for each in patch["parameters"] if "example" in each}
+    before = proxy.service.line.state().limits
+    example = patch["requestBody"]["content"]["application/json"]["example"]
+    headers = {"X-API-Key": "key-of-the-operator"}
+    async with proxy.http.patch(f"{proxy.url}/limits", params=asked, json=example, headers=headers) as response:
+        assert (response.status, (await response.json())["preview"]) == (200, True)
+    assert proxy.service.line.state().limits == before
 
 
 # ---- The shapes are those that the code checks ----

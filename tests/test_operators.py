@@ -466,7 +466,7 @@ async def test_the_place_is_the_one_that_the_service_has(alone: Operator, tmp_pa
     ("place", "code", "said"),
     [
         ("redis://:s3cret@127.0.0.1:1/0", 1, "is not reached"),
-        ("redis://:s3cret@host:port/", 2, "JOBS_URL cannot be used"),
+        ("redis://:s3cret@host:port/", 2, "app.py jobs: JOBS_URL cannot be used"),
         ("broken.sqlite", 1, "damaged or no database"),
     ],
 )

@@ -276,6 +276,21 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
     assert "Traceback" not in bare.stderr
 
 
+def test_beside_a_venv_it_says_which_python_has_its_packages(tmp_path: Path) -> None:
+    """After `make run` nobody is told to install what is installed."""
+    tree = copy_tree(tmp_path)
+    own = tree / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    command = [sys.executable, "-I", "-S", "app.py", "status", "--gigachat-api-key=s3cret"]
+    bare = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert bare.returncode == 1 and "s3cret" not in bare.stderr
+    assert (
+        bare.stderr
+        == "this Python has no aiohttp; the one that `make run` made has: type .venv/bin/python app.py ...\n"
+    )
+
+
 def test_a_second_service_in_one_folder_serves_without_jobs(tmp_path: Path) -> None:
     """One file of jobs is one service's; the other one says so, and goes on."""
     (tmp_path / "tree").mkdir()

@@ -93,6 +93,24 @@ async def test_status_tells_what_was_set_and_that_it_is_paused(start_proxy: Star
     assert "main: paused until `app.py resume`, since 20" in told
 
 
+async def test_status_tells_the_command_that_resumes_another_lane(start_proxy: StartProxy, say: Say) -> None:
+    proxy = await start_proxy(api_key=SecretStr("a-key"))
+    assert "chatgpt: paused, it was not" in (await say("pause", "--lane", "chatgpt", url=proxy.url)).out
+    told = (await say("status", url=proxy.url)).out
+    assert "chatgpt: paused until `app.py resume --lane chatgpt`, since 20" in told
+    assert "chatgpt: resumed, it was paused" in (await say("resume", "--lane", "chatgpt", url=proxy.url)).out
+
+
+async def test_large_numbers_are_told_as_people_type_them(start_proxy: StartProxy, say: Say) -> None:
+    proxy = await start_proxy(ext_api_rpm=60)
+    told = await say("limits", "--rpm", "1000000", "--concurrency", "1000000", url=proxy.url)
+    assert "main: rpm 1000000, it was 60" in told.out and "main: concurrency 1000000, it was 10" in told.out
+    told = await say("status", url=proxy.url)
+    assert "1000000 a minute" in told.out and "main: concurrency 1000000 in place of 10" in told.out
+    assert "e+0" not in told.out + (await say("limits", url=proxy.url)).out
+    assert "limits: 1000000 calls a minute" in app.banner(proxy.service)
+
+
 async def test_for_scripts_there_is_one_json_object(start_proxy: StartProxy, say: Say) -> None:
     proxy = await start_proxy(ext_api_rpm=60)
     told = json.loads((await say("status", "--json", url=proxy.url)).out)

@@ -17,7 +17,7 @@ from running import Proxy, StartProxy, busy, settings_for, until, waiting
 
 import app
 import emulator
-from proxy import admins
+from proxy import admins, info
 
 KEYS = {"anna": SecretStr("key-of-anna"), "boris": SecretStr("key-of-boris")}
 ADMIN = SecretStr("key-of-the-operator")
@@ -313,6 +313,23 @@ async def test_a_burst_that_is_paused_and_resumed_loses_nobody(start_proxy: Star
     await change(proxy, paused=False)
     assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 60
     assert len(await proxy.sent_texts()) == 60
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/api/v1/models"])
+async def test_models_are_remembered_while_the_line_is_paused(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """However old; who asks for the first time waits, and is told why in vain."""
+    monkeypatch.setattr(info, "AGE", 0.0)
+    proxy = await start_proxy()
+    late = {"X-Request-Timeout": "0.05"}
+    await change(proxy, paused=True)
+    status, told = await ask(proxy, "GET", path, headers=late)
+    assert status == 504 and "paused by an operator" in str(told)
+    await change(proxy, paused=False)
+    models = await ask(proxy, "GET", path)
+    await change(proxy, paused=True)
+    assert models[0] == 200 and await ask(proxy, "GET", path, headers=late) == models
 
 
 # ---- Lines ----

@@ -22,6 +22,7 @@ from processes import ROOT, copy_tree, launch, started
 from pydantic import SecretStr
 from running import Proxy, StartProxy, busy, chat, until, waiting
 
+import app
 from emulator import Options
 from proxy import collector as collectors
 from proxy.settings import Settings, SettingsError, load
@@ -128,6 +129,21 @@ async def test_a_wait_is_a_span_with_its_place(start_traced: StartProxy, collect
         (attempt,) = collector.children(request, "attempt")
         assert request.is_around(wait) and wait.end <= attempt.start
         assert request["wait"] == pytest.approx((wait.end - wait.start) / 1e9, abs=1e-5)
+
+
+async def test_who_asks_how_the_service_is_waits_in_its_own_trace(
+    start_traced: StartProxy, collector: Collector
+) -> None:
+    """`GET /` takes a turn of the service's own to ask the API for its models."""
+    proxy = await start_traced(ext_max_requests=1)
+    first = await busy(proxy, 0.3)
+    asking = asyncio.create_task(get(proxy, "/"))
+    await until(lambda: waiting(proxy) == 1)
+    assert await asking == 200
+    await first
+    request = next(span for span in await collector.requests(2) if span.name == "GET /")
+    (wait,), (attempt,) = collector.children(request, "wait"), collector.children(request, "attempt")
+    assert wait["position"] == 1 and request.is_around(wait) and wait.end <= attempt.start
 
 
 async def test_every_attempt_is_a_span_and_says_why_there_is_another(
@@ -409,7 +425,7 @@ async def refused_spent(proxy: Proxy) -> int:
         (refused_late, 504, "deadline_expired", 0),
         (refused_slow, 504, "deadline_expired", 1),
         (refused_wrong, 400, "bad_request", 0),
-        (refused_by_api, 404, "404", 1),
+        (refused_by_api, 404, "upstream_error", 1),
         (refused_spent, 400, "upstream_error", 1),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -670,6 +686,8 @@ async def test_a_full_queue_loses_spans_and_says_so_once(
         ("OTEL_EXPORTER_OTLP_ENDPOINT=grpc://collector:4317", "http://host:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT=http://user:pa55word@collector:4318", "OTEL_EXPORTER_OTLP_HEADERS"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318?key=pa55word", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318/v1/traces", "leave /v1/traces out"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318/pa55word/v1/traces/", "leave /v1/traces out"),
         ("OTEL_EXPORTER_OTLP_HEADERS=api-key=a,pa55word", "entry 2 is not name=value"),
         ("OTEL_EXPORTER_OTLP_HEADERS==pa55word", "entry 1 is not name=value"),
         ("OTEL_EXPORTER_OTLP_HEADERS=a=pa55word%0d%0aX: 1", "entry 1 is not name=value"),
@@ -757,6 +775,7 @@ async def test_all_of_it_may_stand_in_the_env_file(collector: Collector, tmp_pat
         "OTEL_SERVICE_NAME=mine\nOTEL_BSP_SCHEDULE_DELAY=20\n"
     )
     with started(tree, tmp_path / "log", "--sandbox", "--log-level", "DEBUG") as service:
+        assert f"  traces go to {collector.url.removeprefix('http://')}\n" in service.output
         async with aiohttp.ClientSession() as http, http.post(service.url, json=chat()) as response:
             assert response.status == 200
         assert (await collector.request()).resource["service.name"] == "mine"
@@ -768,6 +787,40 @@ async def test_all_of_it_may_stand_in_the_env_file(collector: Collector, tmp_pat
     wrong = launch(tree, tmp_path / "wrong", "--sandbox")
     assert wrong.wait() == 1
     assert wrong.output.startswith("gigachat-proxy cannot start: OTEL_TRACES_SAMPLER=never is wrong; allowed: ")
+
+
+def test_of_an_address_the_start_tells_the_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path may be a key; and where the library is turned off, nothing goes anywhere."""
+    settings = Settings(otel_exporter_otlp_endpoint=f"https://collector.example.org/{SECRET}")
+    assert app.traces_of(settings) == ["  traces go to collector.example.org"]
+    assert app.traces_of(Settings()) == []
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    assert app.traces_of(settings) == ["  no traces are made: OTEL_SDK_DISABLED=true"]
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"])
+async def test_a_switch_without_effect_is_told_at_the_start(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Without the endpoint too: whoever sets such a name alone waits for traces that nobody makes."""
+    monkeypatch.setenv(name, SECRET)
+    await start_proxy()
+    assert f"without effect here: {name}; OTEL_EXPORTER_OTLP_ENDPOINT alone turns traces on" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("short", "short"),
+        ("x" * 300, "x" * 300),
+        (f"{'a' * 290} broken", f"{'a' * 290} broken"),
+        (f"{'a' * 290} {'b' * 20}", f"{'a' * 290} ..."),
+        ("x" * 1000, f"{'x' * 296} ..."),
+    ],
+)
+def test_what_the_library_says_is_cut_at_the_end_of_a_word(words: str, told: str) -> None:
+    assert collectors.cut(words) == told and len(told) <= collectors.LONGEST
 
 
 # ---- Beside the log, and without ----

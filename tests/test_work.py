@@ -19,7 +19,7 @@ from proxy.errors import JobsOff
 from proxy.jobs import EVERYBODY, Job, Kind, State
 from proxy.jobs.store import opened
 from proxy.line import Priority
-from proxy.settings import Settings
+from proxy.settings import Settings, SettingsError
 from proxy.work import Work, store_of
 
 CHAT = b'{"messages": [["user", "hello"]]}'
@@ -215,6 +215,12 @@ async def test_a_start_without_a_backlog_has_no_word_of_it(
         async with store_of(Settings(jobs_url=SecretStr(place)), tmp_path):
             pass
     assert "go on" not in caplog.text
+
+
+async def test_a_place_that_is_none_stops_the_start_with_all_that_may_be(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^JOBS_URL cannot be used; .*, the path of an SQLite file, or off$"):
+        async with store_of(Settings(jobs_url=SecretStr("foo://x")), tmp_path):
+            raise AssertionError("it has started")
 
 
 async def test_without_a_store_every_use_says_so(tmp_path: Path) -> None:

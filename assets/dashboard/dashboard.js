@@ -35,6 +35,7 @@ function show(told) {
 }
 
 function refused(why) {
+  now = null;
   pill("link", say("refused"), "bad");
   at("alerts").replaceChildren(made("p", "bad", why));
 }
@@ -53,7 +54,9 @@ at("theme").addEventListener("click", () => {
 at("language").addEventListener("click", () => {
   switchLanguage();
   charts.draw();
+  // Why nothing is shown was said in the other language: it is asked for again.
   if (now) show(now);
+  else again();
 });
 
 at("key").addEventListener("click", () => {

@@ -1,7 +1,7 @@
 // The accounts: what holds, what is used of it, what is left, and the operator's two buttons.
 
 import { at, button, facts, listed, made, tell } from "./page.js";
-import { hold, openLimits } from "./steering.js";
+import { agreed, hold, openLimits } from "./steering.js";
 import { number, percent, say } from "./text.js";
 import { wrong } from "./tiles.js";
 
@@ -19,7 +19,9 @@ function fill(element, lane) {
   tell(name, lane.name);
   tell(connector, lane.connector);
   tell(pause, say(lane.held ? "resume" : "pause"));
-  pause.onclick = async () => wrong(await hold(lane.name, !lane.held));
+  pause.onclick = async () => {
+    if (lane.held || (await agreed(lane))) wrong(await hold(lane.name, !lane.held));
+  };
   tell(change, say("change"));
   change.onclick = () => openLimits(lane);
   facts(list, [
@@ -42,7 +44,9 @@ function pace({ rpm, used }) {
 function flight({ in_flight: flying, allowed, concurrency }) {
   if (allowed === null) return `${number(flying)}, ${say("no-limit")}`;
   const told = say("of-allowed-now", { n: number(flying), allowed: number(allowed) });
-  return allowed === concurrency ? told : `${told} (${concurrency === null ? say("no-limit-set") : say("set", { n: number(concurrency) })})`;
+  if (allowed === concurrency) return told;
+  const set = concurrency === null ? say("no-limit-set") : say("set", { n: number(concurrency) });
+  return `${told}: ${say("taught", { set })}`;
 }
 
 function tokens({ in: asked, out }) {

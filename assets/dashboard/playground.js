@@ -9,16 +9,31 @@ let waiting = "";
 /** Seconds that it has waited, as far as that is known. */
 let waited = 0;
 let leaving = new AbortController();
+/** The one that was answered, and what is told of it; null once its model is, too. */
+let answered = null;
 
 /** Tell its place, as the page's stream has it; a line that is longer than the stream tells is asked for it. */
 export async function follow(told) {
+  named(told.last);
   const id = waiting;
   if (!id) return;
   const found = told.waiting.requests.find((each) => each.id === id) ?? (await asked(id));
   if (id !== waiting || !found) return;
   waited = found.waited;
-  const eta = found.eta === null ? "?" : seconds(found.eta);
-  at("progress").textContent = found.place ? say("in-line", { n: found.place, t: eta }) : say("in-flight");
+  at("progress").textContent = found.place ? placed(found, told.lanes) : say("in-flight");
+}
+
+/** Which model answered is known when the request is over: the answer itself repeats the name that was asked for. */
+function named(last) {
+  const found = last.find(({ id }) => id === answered?.id);
+  if (!found) return;
+  at("progress").textContent = say("done", { ...answered.put, by: found.model && `${found.model}: ` });
+  answered = null;
+}
+
+function placed({ lane, place, eta }, lanes) {
+  if (lanes.find(({ name }) => name === lane)?.held) return say("in-line-held", { n: place });
+  return say("in-line", { n: place, t: eta === null ? "?" : seconds(eta) });
 }
 
 async function asked(id) {
@@ -35,6 +50,7 @@ async function converse(question, model, signal) {
   const began = performance.now();
   waiting = id;
   waited = 0;
+  answered = null;
   const body = { stream: true, messages: [{ role: "user", content: question }], ...(model && { model }) };
   const headers = { "Content-Type": "application/json", "X-Request-ID": id };
   const response = await ask("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
@@ -49,7 +65,9 @@ async function converse(question, model, signal) {
     at("progress").textContent = say("streaming");
     at("answer").append(told.choices?.[0]?.delta?.content ?? "");
   }
-  at("progress").textContent = say("done", { waited: seconds(waited), took: seconds((performance.now() - began) / 1000) });
+  const put = { waited: seconds(waited), took: seconds((performance.now() - began) / 1000) };
+  answered = { id, put };
+  at("progress").textContent = say("done", put);
 }
 
 at("ask").addEventListener("submit", async (event) => {

@@ -1,6 +1,7 @@
 // How the page talks to the service: one stream of what happens, and the few things that it can ask for.
 
 import { tab } from "./memory.js";
+import { say } from "./text.js";
 
 const KEY = "key";
 
@@ -25,8 +26,9 @@ export function ask(path, options = {}) {
   return fetch(path, { ...options, headers, cache: "no-store" });
 }
 
-/** What is wrong, in the service's own words. */
+/** What is wrong, in the service's own words; where it is the key, in the page's, for they name the button. */
 export async function refusal(response) {
+  if (response.status === 401) return say(key() ? "wrong-key" : "no-key");
   try {
     const told = await response.json();
     return told.error?.message ?? told.message ?? String(told.status);

@@ -1,14 +1,14 @@
 // Who uses the service, how it was answered, and the jobs.
 
 import { at, bars, facts } from "./page.js";
-import { bytes, number, percent, say } from "./text.js";
+import { bytes, callerNamed, number, percent, say } from "./text.js";
 
 const MOST_BARS = 8;
 
 export function callers({ callers: told }) {
   bars("callers", told.slice(0, MOST_BARS).map(({ name, share, waiting }) => {
     const text = waiting ? `${percent(share)}, ${say("n-waiting", { n: number(waiting) })}` : percent(share);
-    return { name, value: share, most: 1, text };
+    return { name: callerNamed(name), value: share, most: 1, text };
   }));
 }
 

@@ -30,6 +30,18 @@ export async function hold(name, paused) {
   return complaint(patch({ lane: name, paused }));
 }
 
+/** Tell what it means to hold a lane, and ask once. Whether the answer is yes. */
+export function agreed({ name, waiting, in_flight: flying }) {
+  const dialog = at("hold-dialog");
+  at("hold-lane").textContent = name;
+  at("hold-effect").textContent = say("hold-effect", { n: number(waiting), flying: number(flying) });
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "hold"), { once: true });
+  });
+}
+
 /** Take a request out of the line, or end its call; the same of one that is over by now. */
 export async function cancel(id) {
   const asking = ask(`/queue/${encodeURIComponent(id)}`, { method: "DELETE" });

@@ -2,14 +2,14 @@
 
 import { at, button, rows, tell, write } from "./page.js";
 import { cancel } from "./steering.js";
-import { clock, number, percent, say, seconds } from "./text.js";
+import { callerNamed, clock, number, percent, say, seconds } from "./text.js";
 import { wrong } from "./tiles.js";
 
 const known = (value, told) => (value === null ? "–" : told(value));
 
 const LINE = [
   ["num", ({ place }) => known(place, number)],
-  ["text", ({ caller }) => caller],
+  ["text", ({ caller }) => callerNamed(caller)],
   ["text wide-only", ({ id }) => id],
   ["text wide-only", ({ model }) => model],
   ["wide-only", ({ priority }) => say(priority)],
@@ -35,23 +35,25 @@ function cancelling(row, { id }) {
 
 const LAST = [
   ["wide-only", (each) => clock(each.at)],
-  ["text", ({ caller }) => caller],
-  ["text wide-only", ({ path }) => path],
+  ["text", ({ caller }) => callerNamed(caller)],
+  ["text wide-only", ({ id }) => id],
+  ["text wide-only", ({ method, path }) => `${method} ${path}`],
   ["num", ({ status }) => (status === null ? say("left") : String(status))],
   ["story", story],
 ];
 
 export function last({ last: requests }) {
   at("last-empty").hidden = requests.length > 0;
-  rows("last", LAST, requests, ({ id, at: arrived }) => `${arrived} ${id}`, (row, { id, status }) => {
+  rows("last", LAST, requests, ({ id, at: arrived }) => `${arrived} ${id}`, (row, { id, status, error }) => {
     row.className = status === null || status >= 400 ? "failed" : "";
     row.title = id;
+    row.cells[4].title = error;
   });
 }
 
 function story({ attempts, waited, took, status, error }) {
   const calls = attempts === 0 ? "no-attempt" : attempts === 1 ? "attempt" : "attempts";
-  const put = { waited: seconds(waited), took: seconds(took), attempts: say(calls, { n: attempts }), error };
+  const put = { waited: seconds(waited), took: seconds(took), attempts: say(calls, { n: attempts }), error: say(error) };
   return say(status === null ? "story-left" : error ? "story-failed" : "story-told", put);
 }
 

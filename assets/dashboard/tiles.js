@@ -1,7 +1,7 @@
 // What matters most, in one glance: numbers, and what is wrong.
 
 import { at, listed, made, tell, write } from "./page.js";
-import { number, percent, say, seconds } from "./text.js";
+import { moment, number, percent, say, seconds } from "./text.js";
 
 export function tiles({ lanes, sample, hour }) {
   const main = lanes[0];
@@ -35,7 +35,7 @@ export function alerts({ lanes }) {
   const told = [];
   for (const { name, trouble, held, paused, reason } of lanes) {
     if (trouble) told.push([`${name}: ${trouble}`, "bad"]);
-    if (held) told.push([`${name}: ${say("held")}`, ""]);
+    if (held) told.push([`${name}: ${say("held-since", { by: held.by.replace(" at ", ", "), t: moment(held.since) })}`, ""]);
     if (reason) told.push([`${name}: ${paused ? say("paused", { why: say(reason), t: seconds(paused) }) : say(reason)}`, ""]);
   }
   listed(at("alerts"), told.map(([text, kind], place) => ({ text, kind, place })), ({ place }) => String(place), () => made("p"), (line, { text, kind }) => {

@@ -9,7 +9,7 @@ from proxy.jobs import State
 from proxy.jobs.batches import Batch
 from proxy.lanes import Lane
 from proxy.limits.fleet import LaneReport, Report, Sighting
-from proxy.limits.overrides import PAUSED
+from proxy.limits.overrides import PAUSED, Override
 from proxy.line import Standing
 
 #: Characters of a path and of a model's name, and callers that are told.
@@ -37,7 +37,8 @@ def about_told(about: About, started: float) -> dict[str, Any]:
 
 
 def lane_told(lane: Lane, spending: Spending, reason: str | None) -> dict[str, Any]:
-    """`paused` is what is left of a pause, `reason` why there is one; `eta` is a newcomer's, null if it is `held`."""
+    """`paused` is what is left of a pause that the API asked for, `reason` why there is one; `held` who pauses it since
+    when, null if nobody does; `eta` is a newcomer's, null if it is held."""
     state, helm = lane.line.state(), lane.line.steered
     limits = state.limits
     overrides = {name: each.value for name, each in helm.overrides.items() if name != PAUSED}
@@ -57,12 +58,16 @@ def lane_told(lane: Lane, spending: Spending, reason: str | None) -> dict[str, A
         "balance": spending.balance,
         "paused": round(limits.paused, 3),
         "reason": reason,
-        "held": limits.is_held,
+        "held": hold_told(helm.overrides.get(PAUSED)),
         "trouble": lane.line.trouble,
         "stopping": state.is_stopping,
         "settings": helm.settings,
         "overrides": overrides,
     }
+
+
+def hold_told(hold: Override | None) -> dict[str, Any] | None:
+    return None if hold is None else {"by": hold.by, "since": hold.since}
 
 
 def standing_told(standing: Standing, lane: Lane) -> dict[str, Any]:
@@ -85,8 +90,9 @@ def entry_told(entry: Entry) -> dict[str, Any]:
         "id": entry.id,
         "at": entry.at,
         "caller": entry.caller,
+        "method": entry.method[:LONGEST],
         "path": entry.path[:LONGEST],
-        "model": entry.model[:LONGEST],
+        "model": (entry.served or entry.model)[:LONGEST],
         "status": entry.status,
         "error": entry.error,
         "waited": round(entry.waited, 3),

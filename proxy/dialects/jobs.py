@@ -62,7 +62,7 @@ class Wanted:
         if "body" not in fields:
             raise BadRequest('"body" is missing: the body of the request that is to be made', param="body")
         if fields.get("keep", 0.0) > longest_keep:
-            raise BadRequest(f'"keep" is at most {longest_keep:g} seconds here (JOBS_KEEP)', param="keep")
+            raise BadRequest(f'"keep" is at most {longest_keep:.10g} seconds here (JOBS_KEEP)', param="keep")
         fields.pop("method", None)
         return cls(**fields)
 
@@ -108,7 +108,7 @@ def priority_in(name: str, value: object) -> Priority:
 
 def seconds_in(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
-        raise BadRequest(f'"{name}" must be a number of seconds above 0, {LONGEST:g} at most', param=name)
+        raise BadRequest(f'"{name}" must be a number of seconds above 0, {LONGEST:.0f} at most', param=name)
     return float(value)
 
 

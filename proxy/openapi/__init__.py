@@ -104,7 +104,10 @@ def described(about: About, path: str, method: str, operation: Operation) -> Des
     variables = [PATH_PARAMETERS[name] for name in VARIABLE.findall(path)]
     more: Described = {"description": operation.text} if operation.text else {}
     if operation.asked is not None and method not in ("GET", "DELETE"):
-        more["requestBody"] = {"required": operation.needs_body, "content": content_of(operation.asked)}
+        more["requestBody"] = {
+            "required": operation.needs_body,
+            "content": content_of(operation.asked, operation.example),
+        }
     return {
         "operationId": operation_id(method, path),
         "summary": operation.summary,

@@ -258,7 +258,12 @@ class Upload(Shape):
     purpose: str = Field(MISSING, description='"batch": it is kept here, for batches.', examples=["batch"])
     expires_after_anchor: Literal["created_at"] = Field(MISSING, alias="expires_after[anchor]")
     expires_after_seconds: int = Field(
-        MISSING, alias="expires_after[seconds]", ge=SHORTEST_LIFE, le=LONGEST_LIFE, description="Of a file for batches."
+        MISSING,
+        alias="expires_after[seconds]",
+        ge=SHORTEST_LIFE,
+        le=LONGEST_LIFE,
+        description="Of a file for batches.",
+        examples=[LONGEST_LIFE],
     )
     file: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 

@@ -99,7 +99,11 @@ TIMEOUT: Final = parameter(
     {"type": "number", "exclusiveMinimum": 0},
 )
 PREFER: Final = parameter(
-    "Prefer", "header", "`respond-async`: it becomes a job, see the answer 202.", TEXT, example="respond-async"
+    "Prefer",
+    "header",
+    "`respond-async`: it becomes a job, see the answer 202.",
+    # Not as the parameter's own `example`: the page at /docs would send it.
+    {**TEXT, "examples": ["respond-async"]},
 )
 KEY: Final = parameter(
     "Idempotency-Key",

@@ -20,7 +20,8 @@ from proxy.audit import MOST as MOST_ENTRIES
 from proxy.dialects import steering
 from proxy.dialects.jobs import LONGEST_PAGE
 from proxy.jobs import State
-from proxy.openapi import asked, told
+from proxy.openapi import asked, examples, told
+from proxy.openapi.examples import Example
 from proxy.openapi.failures import RAW, THEIRS, Status
 from proxy.openapi.headers import (
     IN_LINE,
@@ -94,6 +95,7 @@ class Operation:
 
     Args:
         told: the bodies of answers that are no failures, by status; None: no body.
+        example: a body that works as it is; what takes a body has one.
         fails: statuses of failures that others do not have.
         headers: that each of its answers may have, by the status.
         in_line: it goes through the line, to the API.
@@ -105,6 +107,7 @@ class Operation:
     told: Mapping[Status, Body | None]
     text: str = ""
     asked: Body | None = None
+    example: Example | None = None
     needs_body: bool = True
     who: Who = Who.CALLER
     fails: Collection[Status] = ()
@@ -132,7 +135,7 @@ class Operation:
         return sorted(statuses - self.told.keys(), key=str)
 
 
-def chat(summary: str, part: Part, asked: Body, told: Body, **more: Any) -> Operation:
+def chat(summary: str, part: Part, asked: Body, example: Example, told: Body, **more: Any) -> Operation:
     """A call that goes through the line and may become a job."""
     headers: dict[Status, Sequence[str]] = {
         200: (*IN_LINE, *OF_EVENTS, "X-Model-Mapped", "Idempotency-Replayed"),
@@ -143,6 +146,7 @@ def chat(summary: str, part: Part, asked: Body, told: Body, **more: Any) -> Oper
         part,
         {200: told, 202: JOB},
         asked=asked,
+        example=example,
         headers=headers,
         in_line=True,
         is_kept=True,
@@ -177,6 +181,10 @@ HTML: Final[Body] = {"text/html": TEXT}
 FILE: Final[Body] = {"*/*": ANY}
 STREAMS: Final = "`stream: true`: the answer comes in events."
 LIMIT: Final = "Entries of the list."
+#: The page at /docs begins with it: whoever only tries the page changes nothing.
+PREVIEW: Final = parameter(
+    "preview", "query", "`true`: tell what would come of it, change nothing.", SWITCH, example=True
+)
 
 
 def numbered(least: int, most: int) -> dict[str, Any]:
@@ -186,9 +194,15 @@ def numbered(least: int, most: int) -> dict[str, Any]:
 #: Those of OpenAI's clients, wherever they are.
 OF_OPENAI: Final[Mapping[str, Operation]] = {
     "POST /chat/completions": chat(
-        "A chat", OPENAI, asked.OpenAIChat, streamed(told.OpenAICompletion), text=STREAMS, fails=[415]
+        "A chat",
+        OPENAI,
+        asked.OpenAIChat,
+        examples.CHAT,
+        streamed(told.OpenAICompletion),
+        text=STREAMS,
+        fails=[415],
     ),
-    "POST /embeddings": chat("Embeddings", OPENAI, asked.EmbeddingsAsked, told.EmbeddingsTold),
+    "POST /embeddings": chat("Embeddings", OPENAI, asked.EmbeddingsAsked, examples.EMBEDDINGS, told.EmbeddingsTold),
     "GET /models": Operation("The models", OPENAI, {200: told.Models}, in_line=True),
     "GET /models/{id}": Operation("One model", OPENAI, {200: told.Model}, in_line=True),
     "GET /model/info": Operation(
@@ -204,6 +218,7 @@ OF_OPENAI: Final[Mapping[str, Operation]] = {
         {200: told.File},
         text='With the purpose "batch" it is kept here, else by the API.',
         asked={"multipart/form-data": asked.Upload},
+        example=examples.UPLOAD,
         in_line=True,
         fails=[415, *STORE],
     ),
@@ -227,6 +242,7 @@ OF_OPENAI: Final[Mapping[str, Operation]] = {
         OPENAI,
         {200: told.Batch},
         asked=asked.BatchAsked,
+        example=examples.BATCH,
         parameters=[parameter("Idempotency-Key", "header", "It is made once.", KEY["schema"])],
         headers={200: ["Idempotency-Replayed"]},
         fails=[404, 409, *STORE],
@@ -254,7 +270,9 @@ FORWARDED: Final = Operation(
         "Passed on byte for byte, with its method, query and body; the status, the body and the headers of the answer "
         "are the API's own, with ours beside them. Failures of this service are told as the API tells its own."
     ),
-    asked={"*/*": ANY},
+    # What is not JSON comes second: the page at /docs sends the first type.
+    asked={JSON: ANY, "*/*": ANY},
+    example=examples.FORWARDED,
     needs_body=False,
     headers={202: ACCEPTED, "default": [*IN_LINE, "Retry-After", "Idempotency-Replayed"]},
     in_line=True,
@@ -277,6 +295,7 @@ TOKEN: Final = Operation(
         "API's, if callers may bring one, the API's own token. Without keys anybody gets one."
     ),
     asked={"application/x-www-form-urlencoded": asked.TokenAsked},
+    example=examples.TOKEN,
     needs_body=False,
     who=Who.ANYBODY,
     fails=[401, 429, THEIRS, 502, 503, 504],
@@ -284,7 +303,7 @@ TOKEN: Final = Operation(
 SHORT_TOKEN: Final = replace(TOKEN, part=TOKENS, told={200: told.ShortToken})
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
-    "POST /": chat("A chat", NATIVE, asked.NativeChat, streamed(told.NativeAnswer), text=STREAMS),
+    "POST /": chat("A chat", NATIVE, asked.NativeChat, examples.NATIVE, streamed(told.NativeAnswer), text=STREAMS),
     "GET /": Operation(
         "What is here",
         NATIVE,
@@ -292,11 +311,12 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         text="What the connector tells of itself, the limits of the lane, and who waits.",
         fails=[429, 502, 503, 504],
     ),
-    "POST /gigachat": chat("A conversation", CHAT, asked.LanguageModelChat, told.Conversation),
+    "POST /gigachat": chat("A conversation", CHAT, asked.LanguageModelChat, examples.CHAT, told.Conversation),
     "POST /chatgpt": chat(
         "A conversation with the API beside it",
         CHAT,
         {JSON: {"type": "object"}},
+        examples.CHAT,
         told.Conversation,
         text="404, if no such API is configured.",
     ),
@@ -312,8 +332,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {200: told.Change},
         text="At once, for all replicas, and kept over a restart.",
         asked=asked.LimitsAsked,
+        example=examples.LIMITS,
         who=Who.OPERATOR,
-        parameters=[query("preview", "Tell what would come of it, change nothing.", SWITCH)],
+        parameters=[PREVIEW],
         fails=[404, 503],
     ),
     "GET /limits/audit": Operation(
@@ -347,6 +368,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {202: JOB},
         text="What its request would be refused with, it is refused with now.",
         asked=asked.JobAsked,
+        example=examples.JOB,
         parameters=[KEY],
         headers={202: ACCEPTED},
         fails=[404, 409, 415, 429, *STORE],

@@ -9,6 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from proxy.openapi import failures
+from proxy.openapi.examples import Example
 from proxy.openapi.headers import Described
 from proxy.openapi.operations import JSON, OF_OPENAI, OPERATIONS, Body
 
@@ -26,9 +27,10 @@ OF_OTHERS: Final[Mapping[str, Described]] = {
 }
 
 
-def content_of(body: Body) -> Described:
+def content_of(body: Body, example: Example | None = None) -> Described:
     media = body if isinstance(body, Mapping) else {JSON: body}
-    return {kind: {"schema": schema_of(schema)} for kind, schema in media.items()}
+    shown = {} if example is None else {"example": example}
+    return {kind: {"schema": schema_of(schema), **shown} for kind, schema in media.items()}
 
 
 def schema_of(schema: Any) -> Any:

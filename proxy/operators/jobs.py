@@ -58,7 +58,7 @@ async def perform(asked: Namespace, settings: Settings, assets: Path) -> int:
         try:
             store = await stack.enter_async_context(store_at(place, settings, is_shared=True))
         except ValueError as error:
-            raise SettingsError(f"JOBS_URL: {error}") from None
+            raise SettingsError(str(error)) from None
         does: Callable[[Store, Namespace], Awaitable[int]] = asked.does
         return await does(store, asked)
 

@@ -16,6 +16,8 @@ from proxy.settings import SettingsError
 
 #: On the command line: the setting holds again.
 SETTING = "setting"
+#: The lane of the service's own account, which need not be named.
+MAIN = "main"
 #: The settings that changes are made in place of.
 NAMES = {
     RPM: "EXT_API_RPM",
@@ -78,7 +80,7 @@ def row(lane: Told) -> list[str]:
     allowed = lane["allowed_in_flight"]
     return [
         lane["name"],
-        f"{limits[RPM]:g} a minute" if limits[RPM] else "any",
+        f"{plain(limits[RPM])} a minute" if limits[RPM] else "any",
         f"{lane['in_flight']} of {allowed}" if allowed else f"{lane['in_flight']}",
         f"{lane['waiting']} of {limits[QUEUE_SIZE]}",
         "-" if lane["eta"] is None else spoken(lane["eta"]),
@@ -103,15 +105,24 @@ def overridden(lane: Told) -> Iterator[str]:
         if limit["override"] is not None:
             by = f" by {limit['by']}" if limit["by"] else ""
             what = (
-                "paused until `app.py resume`"
+                f"paused until `{resume_of(lane['name'])}`"
                 if field == PAUSED
-                else f"{field} {limit['now']:g} in place of {in_words(limit['setting'])}"
+                else f"{field} {plain(limit['now'])} in place of {in_words(limit['setting'])}"
             )
             yield f"{lane['name']}: {what}, since {moment(limit['since'])}{by}"
 
 
+def resume_of(lane: str) -> str:
+    return "app.py resume" if lane == MAIN else f"app.py resume --lane {lane}"
+
+
 def in_words(value: float) -> str:
-    return f"{value:g}" if value else "no limit"
+    return plain(value) if value else "no limit"
+
+
+def plain(value: float) -> str:
+    """`1000000` and `90.5`: as people type it, without an exponent."""
+    return f"{value:.10g}"
 
 
 # ---- limits, pause, resume ----
@@ -139,7 +150,7 @@ def show(service: RunningService, asked: Namespace) -> None:
 def limit_row(lane: str, field: str, limit: Told) -> list[str]:
     since = moment(limit["since"]) if limit["since"] is not None else ""
     setting = (
-        f"{shown(limit['setting'])} ({NAMES[field]})" if field in NAMES and lane == "main" else shown(limit["setting"])
+        f"{shown(limit['setting'])} ({NAMES[field]})" if field in NAMES and lane == MAIN else shown(limit["setting"])
     )
     return [lane, field, shown(limit["now"]), setting, since, limit["by"] or ""]
 
@@ -161,13 +172,19 @@ def change(service: RunningService, asked: Namespace, wishes: Mapping[str, objec
         return tell_json(told)
     name, would = told["lane"]["name"], "would be " if is_preview else ""
     for made in told["changes"]:
-        back = " (the setting)" if made["is_setting"] else ""
-        tell(f"{name}: {made['field']} {would}{shown(made['to'])}{back}, it was {shown(made['from'])}")
+        tell(f"{name}: {change_in_words(made, would)}")
     if not told["changes"]:
         tell(f"{name}: nothing changes, it is so already")
     tell(f"{name}: {told['effect']['text']}")
     if told["trouble"]:
         tell(f"{name}: this will not outlast the service: {told['trouble']}")
+
+
+def change_in_words(made: Told, would: str) -> str:
+    if made["field"] == PAUSED:
+        return "paused, it was not" if made["to"] else "resumed, it was paused"
+    back = " (the setting)" if made["is_setting"] else ""
+    return f"{made['field']} {would}{shown(made['to'])}{back}, it was {shown(made['from'])}"
 
 
 # ---- The command line ----

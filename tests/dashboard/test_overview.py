@@ -79,7 +79,8 @@ async def test_a_lane_that_is_held_promises_no_time(start_proxy: StartProxy) -> 
         assert response.status == 200
     asked = asyncio.create_task(proxy.ask("waits"))
     now = await told(proxy, until=lambda now: now["waiting"]["total"] == 1)
-    assert now["lanes"][0]["held"] and now["lanes"][0]["eta"] is None
+    assert now["lanes"][0]["held"]["by"] == "operator at 127.0.0.1" and now["lanes"][0]["eta"] is None
+    assert now["lanes"][0]["held"]["since"] <= now["at"]
     assert now["waiting"]["requests"][0]["eta"] is None
     async with proxy.http.patch(f"{proxy.url}/limits", json={"paused": False}) as response:
         assert response.status == 200

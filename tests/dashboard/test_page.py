@@ -12,6 +12,7 @@ from running import Proxy, StartProxy, busy, settings_for, until, waiting
 
 import app
 import emulator
+from proxy.errors import ProxyError
 from proxy.jobs.batches import BatchState
 from proxy.line import Priority
 from proxy.overview import CALL_REFUSED, ELSEWHERE, TOKEN_REFUSED, Overview
@@ -79,14 +80,41 @@ async def test_whatever_id_a_caller_gave_its_request_it_can_be_cancelled(proxy: 
 
 
 async def test_a_lane_is_held_and_let_go(proxy: Proxy, opened: Opened) -> None:
-    """Nobody fails by it, and the page says that it is held."""
+    """Nobody fails by it, and the page says that it is held, by whom and since when."""
     page = await opened(proxy.url)
-    await page.get_by_role("button", name="Pause").click(timeout=SOON)
+    await pause(page)
     await expect(page.locator("#alerts")).to_contain_text("held by the operator", timeout=SOON)
+    await expect(page.locator("#alerts")).to_have_text(re.compile(r"since \d+:\d\d:\d\d.* \(operator, 127\.0\.0\.1\)"))
     asked = asyncio.create_task(proxy.ask("waits"))
     await until(lambda: waiting(proxy) == 1)
     await page.get_by_role("button", name="Resume").click(timeout=SOON)
     assert (await asked).status == 200
+
+
+async def pause(page: Page) -> None:
+    await page.get_by_role("button", name="Pause").click(timeout=SOON)
+    await page.get_by_role("button", name="Yes, hold it").click()
+
+
+async def test_before_a_lane_is_held_the_page_asks_and_tells_what_comes_of_it(proxy: Proxy, opened: Opened) -> None:
+    """Whoever says no has changed nothing, and is asked again the next time."""
+    page = await opened(proxy.url)
+    await live(page)
+    first = await busy(proxy, 20)
+    second = asyncio.create_task(proxy.ask("waits"))
+    await expect(page.locator("#waiting")).to_have_text("1", timeout=SOON)
+    for leave in ("Close", "Escape"):
+        await page.get_by_role("button", name="Pause").click()
+        dialog = page.locator("#hold-dialog")
+        await expect(dialog).to_contain_text("Nothing is sent until somebody resumes it")
+        await expect(dialog).to_contain_text("Now 1 wait. 1 are in flight")
+        await (page.keyboard.press(leave) if leave == "Escape" else dialog.get_by_role("button", name=leave).click())
+        await expect(dialog).to_be_hidden()
+    assert not proxy.service.line.state().limits.is_held
+    assert [url for url in opened.asked if url.endswith("/limits")] == []
+    for each in (first, second):
+        each.cancel()  # twenty seconds are longer than it takes
+    await asyncio.gather(first, second, return_exceptions=True)
 
 
 async def test_limits_are_changed_with_a_look_at_the_effect_first(proxy: Proxy, opened: Opened) -> None:
@@ -140,6 +168,30 @@ async def test_the_playground_tells_how_long_it_waited_though_its_answer_began_b
     await expect(page.locator("#progress")).to_contain_text("place 1 in line", timeout=SOON)
     await expect(page.locator("#progress")).to_have_text(re.compile(r"waited [1-4](\.\d)?\ss"), timeout=SOON)
     assert (await first).status == 200
+
+
+async def test_the_playground_says_that_its_line_is_held(proxy: Proxy, opened: Opened) -> None:
+    """Whoever waits there would wonder for how long."""
+    page = await opened(proxy.url)
+    await pause(page)
+    await page.locator("#question").fill("Hello")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator("#progress")).to_contain_text("place 1 in line, which the operator holds", timeout=SOON)
+    await page.get_by_role("button", name="Resume").click()
+    await expect(page.locator("#progress")).to_contain_text("answered in", timeout=SOON)
+
+
+@pytest.mark.parametrize(
+    "asked, told",
+    [("", "GigaChat-2: waited"), ("GigaChat-2-Max", "GigaChat-2-Max: waited"), ("gpt-x", "GigaChat-2: waited")],
+)
+async def test_the_playground_tells_which_model_answered(proxy: Proxy, opened: Opened, asked: str, told: str) -> None:
+    """Also where none was asked for, or another one than answers."""
+    page = await opened(proxy.url)
+    await page.locator("#question").fill("Hello")
+    await page.locator("#model").fill(asked)
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator("#progress")).to_contain_text(told, timeout=SOON)
 
 
 async def test_who_leaves_the_playground_leaves_the_line(proxy: Proxy, opened: Opened) -> None:
@@ -202,13 +254,13 @@ async def test_what_went_wrong_stays_until_something_else_is_done(proxy: Proxy, 
     await live(page)
     first = await busy(proxy, 4)
     asked = asyncio.create_task(proxy.ask("waits"))
-    await page.get_by_role("button", name="Pause").click()
+    await pause(page)
     await expect(page.locator("#wrong")).to_have_text("Redis is away", timeout=SOON)
     await expect(page.locator("table#line tbody button")).to_have_count(1, timeout=SOON)
     await told_again(page)
     await expect(page.locator("#wrong")).to_be_visible()
     await page.unroute("**/limits")
-    await page.get_by_role("button", name="Pause").click()
+    await pause(page)
     await expect(page.locator("#wrong")).to_be_hidden(timeout=SOON)
     await page.get_by_role("button", name="Resume").click(timeout=SOON)
     await asyncio.gather(first, asked)
@@ -229,6 +281,57 @@ async def test_what_is_set_and_what_is_left_is_told(proxy: Proxy, opened: Opened
     await expect(lane).to_contain_text("0, разрешено 1", timeout=SOON)
     await expect(lane).to_contain_text(re.compile(r"GigaChat-Max: 50\s000"), timeout=SOON)
     await expect(page.locator("#replicas-panel")).to_be_hidden()
+
+
+async def test_what_429s_have_taught_is_told_as_that(start_proxy: StartProxy, opened: Opened) -> None:
+    """No limit is set, and yet one holds."""
+    proxy = await start_proxy(ext_max_requests=0)
+    proxy.giga.state.faults.add({"kind": "status", "status": 429, "retry_after": 0})
+    assert (await proxy.ask("one")).status == 200
+    page = await opened(proxy.url)
+    await expect(page.locator("#lanes .lane")).to_contain_text(
+        "0 of 1 allowed: so the API's 429s taught; no limit is set", timeout=SOON
+    )
+
+
+async def test_what_failed_is_told_in_the_pages_language_with_its_id_and_method(proxy: Proxy, opened: Opened) -> None:
+    """Its code is there, too: the documents go by it."""
+    page = await opened(proxy.url, locale="ru-RU")
+    proxy.giga.state.faults.add({"kind": "status", "status": 422, "body": {"status": 422, "message": "not that"}})
+    assert (await proxy.ask("one", headers={"X-Request-ID": "mine"})).status == 422
+    row = page.locator("#last tbody tr").first
+    await expect(row).to_contain_text("один вызов, API ответил ошибкой через", timeout=SOON)
+    await expect(row).to_contain_text("POST /")
+    await expect(row.locator("td").nth(2)).to_have_text("mine")
+    await expect(row.get_by_text("422")).to_have_attribute("title", "upstream_error")
+
+
+async def test_who_is_nobodys_key_is_explained(proxy: Proxy, opened: Opened) -> None:
+    """The service asks for itself; jobs are everybody's where no keys are set."""
+    page = await opened(proxy.url)
+    named = "async (name) => (await import('/dashboard/text.js')).callerNamed(name)"
+    assert await page.evaluate(named, "proxy") == "proxy (the service itself)"
+    assert await page.evaluate(named, "*") == "* (all, without keys)"
+    assert await page.evaluate(named, "bot") == "bot"
+
+
+HINTS = """() => [...document.querySelectorAll("input[placeholder]")].filter((each) => each.clientWidth).map((each) => {
+  const style = getComputedStyle(each), pen = document.createElement("canvas").getContext("2d");
+  pen.font = style.font;
+  const room = each.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  return pen.measureText(each.placeholder).width <= room ? "" : each.placeholder;
+})"""
+
+
+@pytest.mark.parametrize("locale", ["en-US", "ru-RU"])
+@pytest.mark.parametrize("width", [390, 1440])
+async def test_hints_have_room(start_proxy: StartProxy, opened: Opened, locale: str, width: int) -> None:
+    """The longest numbers that may be set, too."""
+    proxy = await start_proxy(ext_max_requests=1_000_000, ext_api_rpm=1_000_000)
+    page = await opened(proxy.url, locale=locale, viewport={"width": width, "height": 844})
+    await page.locator("#lanes button").last.click(timeout=SOON)
+    hints = await page.evaluate(HINTS)
+    assert hints == [""] * 5
 
 
 async def test_a_stream_that_falls_silent_is_opened_again(
@@ -299,11 +402,13 @@ async def test_it_is_light_or_dark_as_the_system_is_until_told_otherwise(
 @pytest.mark.parametrize("width", [360, 390, 768, 1440])
 async def test_nothing_sticks_out_of_a_phone(proxy: Proxy, opened: Opened, width: int) -> None:
     page = await opened(proxy.url, viewport={"width": width, "height": 844})
-    first = await busy(proxy, 2)
+    first = await busy(proxy, 20)
     asked = asyncio.create_task(proxy.ask("waits", headers={"X-Request-ID": "x" * 128}))
     await expect(page.locator("table#line tbody button")).to_have_count(1, timeout=SOON)
     assert await page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
-    await asyncio.gather(first, asked)
+    for each in (first, asked):
+        each.cancel()  # twenty seconds are longer than it takes
+    await asyncio.gather(first, asked, return_exceptions=True)
 
 
 async def test_whatever_callers_call_themselves_is_text(start_proxy: StartProxy, opened: Opened) -> None:
@@ -337,6 +442,25 @@ async def test_with_an_operators_key_it_asks_for_it(start_proxy: StartProxy, ope
     await page.reload()
     await live(page)
     assert not [url for url in opened.asked if "operators-own" in url]
+
+
+async def test_without_a_key_it_says_in_its_language_what_to_do_and_claims_nothing(
+    start_proxy: StartProxy, opened: Opened
+) -> None:
+    """Nor with a wrong one; whether anybody waits it cannot know."""
+    proxy = await start_proxy(admin_api_key=SecretStr("the-operators-own"))
+    page = await opened(proxy.url, locale="ru-RU")
+    alerts = page.locator("#alerts")
+    await expect(alerts).to_contain_text("нажмите «Ключ»", timeout=SOON)
+    await expect(page.locator("#line-empty")).to_be_hidden()
+    await expect(page.locator("#last-empty")).to_be_hidden()
+    await page.locator("#key").click()
+    await page.locator("#key-input").fill("wrong")
+    await page.get_by_role("button", name="Сохранить").click()
+    await expect(alerts).to_contain_text("Это не ключ оператора", timeout=SOON)
+    await page.locator("#language").click()
+    await expect(alerts).to_contain_text("press Key above", timeout=SOON)
+    await expect(page.locator("#link")).to_have_text("a key is needed")
 
 
 async def test_a_key_of_any_letters_is_refused_in_words(start_proxy: StartProxy, opened: Opened) -> None:
@@ -427,4 +551,9 @@ def test_both_languages_say_all_that_the_page_asks_for() -> None:
     said = {key for path in folder.glob("*.js") for key in re.findall(r'say\(\s*"([\w-]+)"', path.read_text())}
     reasons = {CALL_REFUSED, TOKEN_REFUSED, ELSEWHERE}
     told = {*BatchState, *(priority.name.lower() for priority in Priority), *reasons} - {BatchState.FAILED}
+    told |= {each.code for each in families(ProxyError)}
     assert asked | said | told | {"failed"} <= english
+
+
+def families(kind: type[ProxyError]) -> list[type[ProxyError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in families(below))]

@@ -95,6 +95,11 @@ def test_what_is_wrong_is_named(fields, param):
     assert refused.value.param == param
 
 
+def test_who_asks_for_shorter_vectors_learns_which_setting_makes_them():
+    with pytest.raises(BadRequest, match="or the operator sets EMBEDDINGS_DIMENSIONS=truncate"):
+        asked(dimensions=256)
+
+
 @pytest.mark.parametrize("tokens", [[1, 2], [[1, 2]], [[]]])
 def test_who_sends_tokens_learns_what_to_set(tokens):
     """langchain-openai sends them unless it is told not to."""

@@ -57,6 +57,7 @@ class Embeddings:
 
     Attributes:
         model: the name that the caller gave, which the answer repeats.
+        served: the model that the API is asked for.
         sub_caller: who among the caller's users asks; "" if it does not say.
         ignored: fields that mean nothing here, for the log.
 
@@ -70,19 +71,20 @@ class Embeddings:
         self.model = str(asked.get("model") or options.default_embeddings)
         self.sub_caller = str(asked.get("user", ""))
         self.ignored = sorted(asked.keys() - UNDERSTOOD)
-        self._model = embeddings_model(asked.get("model", ""), options)
+        self.served = embeddings_model(asked.get("model", ""), options)
         self._texts = texts_of(asked["input"])
         self._is_base64 = asked.get("encoding_format") == "base64"
         self._dimensions = asked.get("dimensions")
         if self._dimensions is not None and options.dimensions == "refuse":
             raise BadRequest(
-                '"dimensions" is not known to GigaChat: leave it out, or the operator would have vectors truncated',
+                '"dimensions" is not known to GigaChat: leave it out, or the operator sets '
+                "EMBEDDINGS_DIMENSIONS=truncate",
                 param="dimensions",
             )
 
     def calls(self) -> list[dict[str, Any]]:
         """The bodies of the calls, in order."""
-        return [{"model": self._model, "input": piece} for piece in pieces(self._texts)]
+        return [{"model": self.served, "input": piece} for piece in pieces(self._texts)]
 
     def answer(self, answers: Sequence[Chunk]) -> dict[str, Any]:
         """The whole answer, of the answers in the order of the calls. Raises UpstreamError, BadRequest."""

@@ -193,7 +193,8 @@ def address_of(url: str) -> Address:
     try:
         return Address(url)
     except ValueError as error:
-        raise ValueError(str(error).replace("REDIS_URL", "JOBS_URL")) from None
+        told = str(error).replace("REDIS_URL", "JOBS_URL")
+        raise ValueError(f"{told}, the path of an SQLite file, or off") from None
 
 
 @asynccontextmanager
