@@ -7,7 +7,7 @@ const HOUR = 3600;
 const CHARTS = {
   "chart-used": { lines: [["used", "--main", "line-used"]], scale: 100, top: 100, value: (v) => percent(v / 100) },
   "chart-line": { lines: [["waiting", "--second", "waiting"], ["in_flight", "--main", "flying"]], value: (v) => number(v) },
-  "chart-times": { lines: [["wait95", "--second", "wait"], ["call95", "--third", "call"]], value: (v) => number(v, 2) },
+  "chart-times": { lines: [["wait95", "--second", "wait"], ["call95", "--third", "call"]], value: (v) => number(v, v < 10 ? 2 : 0) },
   "chart-answers": { lines: [["ok", "--main", "line-answered"], ["failed", "--bad", "failed"], ["retried", "--third", "retried"]], value: (v) => number(v, 1) },
 };
 

@@ -36,7 +36,7 @@ function cancelling(row, { id }) {
 const LAST = [
   ["wide-only", (each) => clock(each.at)],
   ["text", ({ caller }) => callerNamed(caller)],
-  ["text wide-only", ({ id }) => id],
+  ["text id wide-only", ({ id }) => id],
   ["text wide-only", ({ method, path }) => `${method} ${path}`],
   ["num", ({ status }) => (status === null ? say("left") : String(status))],
   ["story", story],
