@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from processes import ROOT, Process, copy_tree, launch, started
+from processes import Process, copy_tree, launch, started
 
 import emulator
 
@@ -267,9 +267,9 @@ async def test_no_secret_is_ever_printed(tree: Path, tmp_path: Path, way: str) -
     assert [secret for secret in secrets if secret in output] == []
 
 
-def test_without_its_packages_it_says_how_to_install_them() -> None:
+def test_without_its_packages_it_says_how_to_install_them(tmp_path: Path) -> None:
     """A person who types `python3 app.py` on a bare Python is not shown a traceback."""
-    command = [sys.executable, "-I", "-S", str(ROOT / "app.py")]
+    command = [sys.executable, "-I", "-S", str(copy_tree(tmp_path) / "app.py")]
     bare = subprocess.run(command, capture_output=True, text=True, check=False)
     assert bare.returncode == 1
     assert "aiohttp is not installed" in bare.stderr and "make run" in bare.stderr
